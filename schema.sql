@@ -1,0 +1,311 @@
+-- The coffer: one SQLite file with the catalog and the backup data.
+-- FORMAT.md describes the store part exactly; this file is executed once, when a coffer is created.
+-- Times are integers, milliseconds since 1970-01-01T00:00Z. Identifiers shown to clients (uuid) are 32 lower-case
+-- hex digits. Sizes are bytes unless a name says otherwise.
+
+---------------------------------------------------------------- the store: where bytes live
+
+-- About 8 MiB of stored chunks each, in the order of the volume they were first read from. Rewritten only by compaction.
+CREATE TABLE pack (
+    id   INTEGER PRIMARY KEY,
+    data BLOB NOT NULL
+) STRICT;
+
+-- Table of contents of a pack: one fixed-size entry for each slot (FORMAT.md). A chunk's address is (pack, slot).
+CREATE TABLE pack_toc (
+    id     INTEGER PRIMARY KEY,              -- the pack's id
+    format INTEGER NOT NULL,                 -- layout of entries
+    slots  INTEGER NOT NULL,
+    stored INTEGER NOT NULL,                 -- length of pack.data
+    entries BLOB NOT NULL
+) STRICT;
+
+-- The addresses of the chunks of up to 256 MiB of a volume, named by its content, shared by all backups that have it.
+CREATE TABLE segment (
+    id     INTEGER PRIMARY KEY AUTOINCREMENT,
+    hash   BLOB NOT NULL UNIQUE,
+    format INTEGER NOT NULL,
+    chunks BLOB NOT NULL
+) STRICT;
+
+-- One volume at one instant: the ordered list of its segments.
+CREATE TABLE volume_map (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    hash       BLOB NOT NULL,
+    size       INTEGER NOT NULL,
+    chunk_size INTEGER NOT NULL,
+    segments   BLOB NOT NULL
+) STRICT;
+
+---------------------------------------------------------------- the catalog
+
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE user (
+    id            INTEGER PRIMARY KEY,
+    uuid          TEXT NOT NULL UNIQUE,
+    username      TEXT NOT NULL UNIQUE,
+    full_name     TEXT NOT NULL DEFAULT '',
+    native_name   TEXT NOT NULL DEFAULT '',
+    job_title     TEXT NOT NULL DEFAULT '',
+    email         TEXT NOT NULL DEFAULT '',
+    phone_number  TEXT NOT NULL DEFAULT '',
+    organization  TEXT NOT NULL DEFAULT '',
+    civil_number  TEXT,
+    description   TEXT NOT NULL DEFAULT '',
+    is_staff      INTEGER NOT NULL DEFAULT 0,
+    is_active     INTEGER NOT NULL DEFAULT 1,
+    password      TEXT,                       -- PHC string (argon2id); NULL: no login by password
+    created       INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE token (
+    id      INTEGER PRIMARY KEY,
+    user_id INTEGER NOT NULL REFERENCES user(id) ON DELETE CASCADE,
+    hash    BLOB NOT NULL UNIQUE,             -- BLAKE3 of the token; the token itself is never stored
+    name    TEXT NOT NULL DEFAULT '',
+    created INTEGER NOT NULL,
+    expires INTEGER
+) STRICT;
+CREATE INDEX token_user ON token(user_id);
+
+CREATE TABLE project (
+    id          INTEGER PRIMARY KEY,
+    uuid        TEXT NOT NULL UNIQUE,
+    name        TEXT NOT NULL,
+    description TEXT NOT NULL DEFAULT '',
+    created     INTEGER NOT NULL
+) STRICT;
+
+-- project_id NULL: owner of the one customer, that is, of all projects.
+CREATE TABLE role (
+    id         INTEGER PRIMARY KEY,
+    uuid       TEXT NOT NULL UNIQUE,
+    user_id    INTEGER NOT NULL REFERENCES user(id) ON DELETE CASCADE,
+    project_id INTEGER REFERENCES project(id) ON DELETE CASCADE,
+    role       TEXT NOT NULL CHECK (role IN ('owner', 'admin', 'member', 'reader')),
+    created    INTEGER NOT NULL,
+    CHECK ((project_id IS NULL) = (role = 'owner'))
+) STRICT;
+CREATE UNIQUE INDEX role_unique ON role(user_id, ifnull(project_id, 0), role);
+
+CREATE TABLE quota (
+    project_id INTEGER NOT NULL REFERENCES project(id) ON DELETE CASCADE,
+    name       TEXT NOT NULL,
+    uuid       TEXT NOT NULL UNIQUE,
+    "limit"    INTEGER NOT NULL DEFAULT -1,   -- in the unit the API shows (storage, ram: MiB); -1: unlimited
+    PRIMARY KEY (project_id, name)
+) STRICT;
+
+-- Running sums for each project, kept by the triggers below: quotas and list counts cost the same with 10 backups and 100,000.
+CREATE TABLE tally (
+    project_id INTEGER NOT NULL REFERENCES project(id) ON DELETE CASCADE,
+    name       TEXT NOT NULL,
+    value      INTEGER NOT NULL,
+    PRIMARY KEY (project_id, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE image (
+    id       INTEGER PRIMARY KEY,
+    uuid     TEXT NOT NULL UNIQUE,
+    name     TEXT NOT NULL,
+    min_disk INTEGER NOT NULL DEFAULT 0,      -- MiB
+    min_ram  INTEGER NOT NULL DEFAULT 0,      -- MiB
+    created  INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE flavor (
+    id      INTEGER PRIMARY KEY,
+    uuid    TEXT NOT NULL UNIQUE,
+    name    TEXT NOT NULL,
+    cores   INTEGER NOT NULL,
+    ram     INTEGER NOT NULL,                 -- MiB
+    disk    INTEGER NOT NULL,                 -- MiB
+    created INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE volume (
+    id            INTEGER PRIMARY KEY,
+    uuid          TEXT NOT NULL UNIQUE,
+    project_id    INTEGER NOT NULL REFERENCES project(id),
+    name          TEXT NOT NULL DEFAULT '',
+    description   TEXT NOT NULL DEFAULT '',
+    path          TEXT NOT NULL UNIQUE,       -- absolute, without symbolic links
+    kind          TEXT NOT NULL CHECK (kind IN ('file', 'block')),
+    size          INTEGER NOT NULL CHECK (size > 0),
+    managed       INTEGER NOT NULL DEFAULT 0, -- 1: the file was made by cofferd and is removed with the volume
+    state         TEXT NOT NULL CHECK (state IN ('creating', 'available', 'restoring', 'error', 'error_restoring', 'deleting')),
+    error_message TEXT NOT NULL DEFAULT '',
+    created       INTEGER NOT NULL
+) STRICT;
+CREATE INDEX volume_project ON volume(project_id, created, id);
+
+CREATE TABLE instance (
+    id              INTEGER PRIMARY KEY,
+    uuid            TEXT NOT NULL UNIQUE,
+    project_id      INTEGER NOT NULL REFERENCES project(id),
+    name            TEXT NOT NULL,
+    description     TEXT NOT NULL DEFAULT '',
+    state           TEXT NOT NULL,            -- model/instance.rs lists them
+    error_message   TEXT NOT NULL DEFAULT '',
+    cores           INTEGER NOT NULL DEFAULT 0,
+    ram             INTEGER NOT NULL DEFAULT 0, -- MiB
+    flavor_name     TEXT NOT NULL DEFAULT '',
+    image_name      TEXT NOT NULL DEFAULT '',
+    min_ram         INTEGER NOT NULL DEFAULT 0, -- MiB
+    min_disk        INTEGER NOT NULL DEFAULT 0, -- MiB
+    key_name        TEXT NOT NULL DEFAULT '',
+    key_fingerprint TEXT NOT NULL DEFAULT '',
+    user_data       TEXT NOT NULL DEFAULT '',
+    tags            TEXT NOT NULL DEFAULT '[]', -- JSON array of strings
+    internal_ips    TEXT NOT NULL DEFAULT '[]',
+    external_ips    TEXT NOT NULL DEFAULT '[]',
+    backup_counter  INTEGER NOT NULL DEFAULT 0, -- scheduled backups made so far
+    created         INTEGER NOT NULL
+) STRICT;
+CREATE INDEX instance_project ON instance(project_id, created, id);
+CREATE INDEX instance_created ON instance(created, id);
+
+CREATE TABLE instance_volume (
+    instance_id INTEGER NOT NULL REFERENCES instance(id) ON DELETE CASCADE,
+    position    INTEGER NOT NULL,
+    volume_id   INTEGER NOT NULL UNIQUE REFERENCES volume(id),
+    bootable    INTEGER NOT NULL,
+    PRIMARY KEY (instance_id, position)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE schedule (
+    id               INTEGER PRIMARY KEY,
+    uuid             TEXT NOT NULL UNIQUE,
+    instance_id      INTEGER NOT NULL REFERENCES instance(id) ON DELETE CASCADE,
+    description      TEXT NOT NULL DEFAULT '',
+    retention_time   INTEGER NOT NULL,        -- days; 0: for ever
+    maximal_number   INTEGER NOT NULL,
+    cron             TEXT NOT NULL,
+    timezone         TEXT NOT NULL,
+    is_active        INTEGER NOT NULL,
+    next_trigger_at  INTEGER NOT NULL,
+    error_message    TEXT NOT NULL DEFAULT '',
+    last_run_at      INTEGER,                 -- the trigger instant last dealt with
+    last_skip_reason TEXT NOT NULL DEFAULT '',
+    created          INTEGER NOT NULL
+) STRICT;
+CREATE INDEX schedule_instance ON schedule(instance_id);
+CREATE INDEX schedule_due ON schedule(next_trigger_at) WHERE is_active;
+CREATE INDEX schedule_created ON schedule(created, id);
+
+CREATE TABLE backup (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    uuid          TEXT NOT NULL UNIQUE,
+    project_id    INTEGER NOT NULL REFERENCES project(id),
+    instance_id   INTEGER NOT NULL REFERENCES instance(id),
+    schedule_id   INTEGER REFERENCES schedule(id) ON DELETE SET NULL,
+    trigger_at    INTEGER,                    -- the schedule's instant that made it
+    description   TEXT NOT NULL DEFAULT '',
+    state         TEXT NOT NULL,              -- model/backup.rs lists them
+    error_message TEXT NOT NULL DEFAULT '',
+    created_at    INTEGER NOT NULL,
+    finished_at   INTEGER,
+    kept_until    INTEGER,
+    size          INTEGER NOT NULL,           -- sum of the virtual sizes of its volumes
+    reserved      INTEGER NOT NULL,           -- what it takes of the storage quota: size, or 0 once its data is gone
+    stored        INTEGER NOT NULL DEFAULT 0, -- bytes its making added to the store
+    metadata      TEXT NOT NULL DEFAULT '{}'  -- JSON: the instance as it was
+) STRICT;
+CREATE UNIQUE INDEX backup_trigger ON backup(schedule_id, trigger_at) WHERE trigger_at IS NOT NULL;
+CREATE INDEX backup_created ON backup(created_at, id);
+CREATE INDEX backup_project ON backup(project_id, created_at, id);
+CREATE INDEX backup_instance ON backup(instance_id, created_at, id);
+CREATE INDEX backup_schedule ON backup(schedule_id, created_at, id);
+CREATE INDEX backup_state ON backup(state) WHERE state NOT IN ('ready', 'erred');
+CREATE INDEX backup_expiry ON backup(kept_until) WHERE kept_until IS NOT NULL;
+
+CREATE TABLE volume_backup (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    uuid          TEXT NOT NULL UNIQUE,
+    backup_id     INTEGER REFERENCES backup(id) ON DELETE CASCADE, -- NULL: stands alone
+    position      INTEGER NOT NULL DEFAULT 0,
+    volume_id     INTEGER REFERENCES volume(id) ON DELETE SET NULL,
+    name          TEXT NOT NULL DEFAULT '',
+    bootable      INTEGER NOT NULL DEFAULT 0,
+    size          INTEGER NOT NULL,
+    map_id        INTEGER REFERENCES volume_map(id), -- NULL until its bytes are all stored
+    stored        INTEGER NOT NULL DEFAULT 0,
+    created       INTEGER NOT NULL
+) STRICT;
+CREATE INDEX volume_backup_backup ON volume_backup(backup_id, position);
+CREATE INDEX volume_backup_volume ON volume_backup(volume_id);
+CREATE INDEX volume_backup_map ON volume_backup(map_id);
+
+CREATE TABLE restoration (
+    id          INTEGER PRIMARY KEY,
+    backup_id   INTEGER NOT NULL REFERENCES backup(id) ON DELETE CASCADE,
+    instance_id INTEGER NOT NULL REFERENCES instance(id) ON DELETE CASCADE,
+    created     INTEGER NOT NULL
+) STRICT;
+CREATE INDEX restoration_backup ON restoration(backup_id);
+CREATE INDEX restoration_instance ON restoration(instance_id);
+
+-- Work that was promised. A row is inserted in the transaction that changes the state, and removed with the work's end.
+CREATE TABLE job (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind        TEXT NOT NULL CHECK (kind IN ('create', 'restore', 'delete')),
+    backup_id   INTEGER NOT NULL UNIQUE REFERENCES backup(id) ON DELETE CASCADE,
+    target      TEXT NOT NULL DEFAULT '{}',   -- JSON: where a restore goes
+    created     INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE event (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    created    INTEGER NOT NULL,
+    type       TEXT NOT NULL,
+    severity   TEXT NOT NULL CHECK (severity IN ('info', 'warning', 'error')),
+    message    TEXT NOT NULL,
+    context    TEXT NOT NULL DEFAULT '{}',    -- JSON object
+    project_id INTEGER REFERENCES project(id) ON DELETE SET NULL,
+    scope      TEXT NOT NULL DEFAULT ''       -- uuid of what it is about
+) STRICT;
+CREATE INDEX event_type ON event(type, id);
+CREATE INDEX event_scope ON event(scope, id);
+
+---------------------------------------------------------------- what keeps the tallies true
+
+CREATE TRIGGER tally_instance_insert AFTER INSERT ON instance BEGIN
+    INSERT INTO tally VALUES (new.project_id, 'instances', 1), (new.project_id, 'vcpu', new.cores), (new.project_id, 'ram', new.ram)
+        ON CONFLICT DO UPDATE SET value = value + excluded.value;
+END;
+CREATE TRIGGER tally_instance_delete AFTER DELETE ON instance BEGIN
+    INSERT INTO tally VALUES (old.project_id, 'instances', -1), (old.project_id, 'vcpu', -old.cores), (old.project_id, 'ram', -old.ram)
+        ON CONFLICT DO UPDATE SET value = value + excluded.value;
+END;
+CREATE TRIGGER tally_instance_update AFTER UPDATE OF cores, ram ON instance BEGIN
+    INSERT INTO tally VALUES (new.project_id, 'vcpu', new.cores - old.cores), (new.project_id, 'ram', new.ram - old.ram)
+        ON CONFLICT DO UPDATE SET value = value + excluded.value;
+END;
+CREATE TRIGGER tally_volume_insert AFTER INSERT ON volume BEGIN
+    INSERT INTO tally VALUES (new.project_id, 'volumes', 1), (new.project_id, 'volume_bytes', new.size)
+        ON CONFLICT DO UPDATE SET value = value + excluded.value;
+END;
+CREATE TRIGGER tally_volume_delete AFTER DELETE ON volume BEGIN
+    INSERT INTO tally VALUES (old.project_id, 'volumes', -1), (old.project_id, 'volume_bytes', -old.size)
+        ON CONFLICT DO UPDATE SET value = value + excluded.value;
+END;
+CREATE TRIGGER tally_volume_update AFTER UPDATE OF size ON volume BEGIN
+    INSERT INTO tally VALUES (new.project_id, 'volume_bytes', new.size - old.size)
+        ON CONFLICT DO UPDATE SET value = value + excluded.value;
+END;
+CREATE TRIGGER tally_backup_insert AFTER INSERT ON backup BEGIN
+    INSERT INTO tally VALUES (new.project_id, 'backups', 1), (new.project_id, 'backup_bytes', new.reserved)
+        ON CONFLICT DO UPDATE SET value = value + excluded.value;
+END;
+CREATE TRIGGER tally_backup_delete AFTER DELETE ON backup BEGIN
+    INSERT INTO tally VALUES (old.project_id, 'backups', -1), (old.project_id, 'backup_bytes', -old.reserved)
+        ON CONFLICT DO UPDATE SET value = value + excluded.value;
+END;
+CREATE TRIGGER tally_backup_update AFTER UPDATE OF reserved ON backup BEGIN
+    INSERT INTO tally VALUES (new.project_id, 'backup_bytes', new.reserved - old.reserved)
+        ON CONFLICT DO UPDATE SET value = value + excluded.value;
+END;
