@@ -1,1 +1,6 @@
-//! The domain, pure: no I/O, no SQL.
+//! The domain, pure: states and their transitions, roles, quotas, retention, schedules. No I/O, no SQL.
+
+pub mod backup;
+pub mod instance;
+pub mod quota;
+pub mod role;

@@ -1,0 +1,86 @@
+//! Quotas of a project: names, units and the rule.
+
+/// -1 as a limit.
+pub const UNLIMITED: i64 = -1;
+
+/// What can be limited. Storage and ram are shown in MiB, the rest are counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuotaName {
+    Storage,
+    Ram,
+    Vcpu,
+    Instances,
+    Volumes,
+}
+
+impl QuotaName {
+    pub const ALL: [QuotaName; 5] =
+        [QuotaName::Storage, QuotaName::Ram, QuotaName::Vcpu, QuotaName::Instances, QuotaName::Volumes];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            QuotaName::Storage => "storage",
+            QuotaName::Ram => "ram",
+            QuotaName::Vcpu => "vcpu",
+            QuotaName::Instances => "instances",
+            QuotaName::Volumes => "volumes",
+        }
+    }
+
+    pub fn from_stored(name: &str) -> Option<QuotaName> {
+        QuotaName::ALL.into_iter().find(|quota| quota.as_str() == name)
+    }
+}
+
+/// Bytes as MiB, rounded up: what a part of a MiB costs.
+pub fn mib(bytes: i64) -> i64 {
+    bytes.div_euclid(1 << 20) + i64::from(bytes.rem_euclid(1 << 20) != 0)
+}
+
+/// A quota as it stands: limit and usage in the quota's own unit, except storage usage and deltas, which are bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    pub name: QuotaName,
+    pub limit: i64,
+    pub usage: i64,
+}
+
+impl Standing {
+    /// Why `delta` more is too much, or None. Exactly full is allowed. Storage usage and delta are bytes.
+    pub fn refusal(&self, project: &str, delta: i64) -> Option<String> {
+        let required = self.usage.saturating_add(delta);
+        let (limit, shown) = match self.name {
+            QuotaName::Storage => (self.limit.saturating_mul(1 << 20), mib(required)),
+            _ => (self.limit, required),
+        };
+        (self.limit != UNLIMITED && delta > 0 && required > limit).then(|| {
+            format!("{project} \"{}\" quota is over limit. Required: {shown}, limit: {}.", self.name.as_str(), self.limit)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_full_is_allowed_and_one_byte_more_is_not() {
+        let storage = Standing { name: QuotaName::Storage, limit: 2, usage: 1 << 20 };
+        assert_eq!(storage.refusal("p", 1 << 20), None);
+        assert_eq!(
+            storage.refusal("p", (1 << 20) + 1).unwrap(),
+            "p \"storage\" quota is over limit. Required: 3, limit: 2."
+        );
+    }
+
+    #[test]
+    fn unlimited_is_never_over() {
+        let ram = Standing { name: QuotaName::Ram, limit: UNLIMITED, usage: i64::MAX };
+        assert_eq!(ram.refusal("p", 1), None);
+    }
+
+    #[test]
+    fn mib_rounds_up() {
+        assert_eq!((mib(0), mib(1), mib(1 << 20), mib((1 << 20) + 1)), (0, 1, 1, 2));
+    }
+}
