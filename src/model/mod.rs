@@ -4,3 +4,4 @@ pub mod backup;
 pub mod instance;
 pub mod quota;
 pub mod role;
+pub mod schedule;
