@@ -3,5 +3,6 @@
 pub mod backup;
 pub mod instance;
 pub mod quota;
+pub mod retention;
 pub mod role;
 pub mod schedule;
