@@ -1,0 +1,65 @@
+//! `cofferd backup`: backs up an instance now.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::find::{BACKUP, INSTANCE};
+use super::output::{byte_field, bytes, field, mib};
+use super::progress::{self, Bar};
+use super::{CliError, Context};
+
+/// Back up an instance now
+#[derive(Args)]
+pub struct Backup {
+    /// Name of the instance
+    instance: String,
+    /// A note kept with the backup
+    #[arg(long, short, default_value = "")]
+    description: String,
+    /// Return when the backup is queued (only with a running daemon)
+    #[arg(long)]
+    no_wait: bool,
+}
+
+pub fn run(args: &Backup, context: &Context) -> Result<(), CliError> {
+    let client = context.client()?;
+    let instance = INSTANCE.find(&client, &args.instance)?;
+    let body = json!({"instance": INSTANCE.path(&instance), "description": args.description});
+    let start = Instant::now();
+    let backup = client.post(BACKUP.collection, body)?;
+    if args.no_wait && client.outlives_command() {
+        return context.show(&backup, |b| format!("backup {} of {} is queued\n", field(b, "uuid"), field(b, "instance_name")));
+    }
+    let backup = finish(&client, context, &backup)?;
+    context.show(&backup, |b| summary(b, start.elapsed()))
+}
+
+/// Waits until the backup is made. One that is not Ready then is an error.
+fn finish(client: &Client, context: &Context, backup: &Value) -> Result<Value, CliError> {
+    let bar = Bar::new(context, &format!("backing up {}", field(backup, "instance_name")));
+    let backup = progress::wait(client, &bar, &BACKUP.path(backup), |b| b["state"] == "Backing up")?;
+    match backup["state"].as_str() {
+        Some("Erred") => Err(CliError::failed(format!(
+            "backup {} failed: {}",
+            field(&backup, "uuid"),
+            field(&backup, "error_message")
+        ))),
+        _ => Ok(backup),
+    }
+}
+
+fn summary(backup: &Value, took: Duration) -> String {
+    let size = backup["size"].as_f64().unwrap_or(0.0) * 1024.0 * 1024.0;
+    let rate = bytes(size / took.as_secs_f64().max(0.001));
+    format!(
+        "backup {} of {}: {} backed up, {} stored, {:.1} s, {rate}/s\n",
+        field(backup, "uuid"),
+        field(backup, "instance_name"),
+        mib(backup, "size"),
+        byte_field(backup, "stored_size"),
+        took.as_secs_f64()
+    )
+}

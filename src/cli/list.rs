@@ -1,0 +1,40 @@
+//! `cofferd list`: the backups.
+
+use clap::Args;
+
+use super::find::{BACKUP, INSTANCE, SCHEDULE};
+use super::output::{Column, byte_field, field, mib, time};
+use super::{CliError, Context};
+
+/// List backups, oldest first
+#[derive(Args)]
+pub struct List {
+    /// Only those of this instance
+    #[arg(long, short)]
+    instance: Option<String>,
+    /// Only those made by this schedule
+    #[arg(long, short)]
+    schedule: Option<String>,
+}
+
+const COLUMNS: &[Column] = &[
+    ("UUID", |b| field(b, "uuid")),
+    ("INSTANCE", |b| field(b, "instance_name")),
+    ("STATE", |b| field(b, "state")),
+    ("CREATED (UTC)", |b| time(b, "created_at")),
+    ("KEPT UNTIL", |b| time(b, "kept_until")),
+    ("SIZE", |b| mib(b, "size")),
+    ("STORED", |b| byte_field(b, "stored_size")),
+    ("DESCRIPTION", |b| field(b, "description")),
+];
+
+pub fn run(args: &List, context: &Context) -> Result<(), CliError> {
+    let client = context.client()?;
+    let mut target = format!("{}?o=created_at", BACKUP.collection);
+    for (key, kind, text) in [("instance_uuid", INSTANCE, &args.instance), ("backup_schedule_uuid", SCHEDULE, &args.schedule)] {
+        if let Some(text) = text {
+            target += &format!("&{key}={}", field(&kind.find(&client, text)?, "uuid"));
+        }
+    }
+    context.show_list(client.list(&target)?, COLUMNS)
+}

@@ -1,0 +1,18 @@
+//! `cofferd show`: one backup with everything that is known of it.
+
+use clap::Args;
+
+use super::find::BACKUP;
+use super::{CliError, Context, output};
+
+/// Show a backup
+#[derive(Args)]
+pub struct Show {
+    /// Uuid (or its beginning) or description of the backup
+    backup: String,
+}
+
+pub fn run(args: &Show, context: &Context) -> Result<(), CliError> {
+    let client = context.client()?;
+    context.show(&BACKUP.find(&client, &args.backup)?, output::details)
+}
