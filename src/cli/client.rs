@@ -190,7 +190,6 @@ impl Direct {
         let headers = response.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
         Ok(Reply { status: response.status, headers, body })
     }
-}
 
     fn close(&self) {
         self.app.begin_shutdown();

@@ -163,7 +163,7 @@ mod tests {
     fn tables_are_aligned_and_harmless() {
         let columns: [Column; 2] = [("NAME", |v| field(v, "name")), ("SIZE", |v| mib(v, "size"))];
         let text = table(&columns, &[json!({"name": "a\u{1b}[2Jb", "size": 2048}), json!({"name": "longer\nname", "size": 1.5})]);
-        assert_eq!(text, "NAME            SIZE\na\u{fffd}[2Jb        2 GiB\nlonger\u{fffd}name  1.5 MiB\n".replace("NAME            SIZE", "NAME            SIZE"));
+        assert_eq!(text, "NAME            SIZE\na\u{fffd}[2Jb         2 GiB\nlonger\u{fffd}name  1.5 MiB\n");
         assert_eq!(table(&columns, &[]), "NAME  SIZE\n");
     }
 
