@@ -1,0 +1,48 @@
+//! From the store to a target: what was verified is written, holes stay holes or are zeroed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::EngineError;
+use super::ingest::Progress;
+use crate::source::{Buffer, Target};
+use crate::store::Store;
+use crate::store::read::{MapReader, Piece, ReadError};
+
+/// Writes a stored volume to a target with this many threads, and returns when it is on the disk. `fresh`: the target is a
+/// new file, all hole, so zeros need not be written. The first damaged chunk ends it; running it again is always possible.
+pub fn emit(
+    store: &Store,
+    map_id: i64,
+    target: &Target,
+    fresh: bool,
+    workers: usize,
+    progress: &Progress,
+    cancel: &AtomicBool,
+) -> Result<(), EngineError> {
+    let reader = MapReader::open(store, map_id).map_err(|e| match e {
+        ReadError::Corrupt(corrupt) => EngineError::Corrupt { offset: corrupt.offset, reason: corrupt.reason },
+        ReadError::Store(e) => e.into(),
+    })?;
+    progress.total.fetch_add(reader.size(), Ordering::Relaxed);
+    if let Some(corrupt) = reader.check_top()?.into_iter().next() {
+        return Err(EngineError::Corrupt { offset: corrupt.offset, reason: corrupt.reason });
+    }
+    reader.for_each(workers, cancel, Buffer::new, |piece| {
+        let done = match piece {
+            Piece::Zeros { offset, length } => {
+                if !fresh {
+                    target.zero(offset, length).map_err(EngineError::Target)?;
+                }
+                length
+            }
+            Piece::Data { offset, bytes } => {
+                target.write(offset, bytes).map_err(EngineError::Target)?;
+                bytes.len() as u64
+            }
+            Piece::Bad(corrupt) => return Err(EngineError::Corrupt { offset: corrupt.offset, reason: corrupt.reason }),
+        };
+        progress.read.fetch_add(done, Ordering::Relaxed);
+        Ok(())
+    })?;
+    target.sync().map_err(EngineError::Target)
+}

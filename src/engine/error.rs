@@ -1,0 +1,27 @@
+//! Why a job failed, in words that help whoever started it.
+
+use crate::source::SourceError;
+use crate::store::StoreError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("it was cancelled")]
+    Cancelled,
+    #[error("{0}")]
+    Source(SourceError),
+    #[error("{0}")]
+    Target(SourceError),
+    #[error("the backup is damaged at byte {offset}: {reason}")]
+    Corrupt { offset: u64, reason: String },
+    #[error("{0}")]
+    Store(StoreError),
+}
+
+impl From<StoreError> for EngineError {
+    fn from(error: StoreError) -> EngineError {
+        match error {
+            StoreError::Cancelled => EngineError::Cancelled,
+            error => EngineError::Store(error),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! From a source into the store: spans of the volume are read, hashed, looked up and compressed by several threads; the
+//! calling thread puts the results back in order and stores them.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::EngineError;
+use crate::source::{Buffer, Source};
+use crate::store::codec::{self, Encoder};
+use crate::store::format::{Address, CHUNK_SIZE, Encoding, Hash};
+use crate::store::{Ingest, Sealed, Store, StoreError, Writer};
+
+/// Bytes read at once. Larger reads are not faster, smaller ones cost more time in the kernel.
+const SPAN: u64 = 1 << 20;
+/// Spans handed out and not yet stored. While a transaction is committed the workers go on with what was handed out.
+const AHEAD: usize = 32;
+const CHUNK: u64 = CHUNK_SIZE as u64;
+
+/// How far a job is. Written by the job, read by whoever wants to know.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Bytes of the volumes.
+    pub total: AtomicU64,
+    /// Bytes done, holes included.
+    pub read: AtomicU64,
+    /// Of these, bytes that were not in the store before.
+    pub new: AtomicU64,
+    /// Bytes added to the store, after compression.
+    pub stored: AtomicU64,
+}
+
+/// A volume whose bytes are all stored. Keep it until the transaction with its [`Ingested::commit`] is committed.
+pub struct Ingested {
+    sealed: Sealed,
+    /// The file was written to while it was read: what is stored may be a mixture of several moments.
+    pub modified: bool,
+}
+
+impl Ingested {
+    /// Inserts the volume map within the caller's transaction and returns its id.
+    pub fn commit(&self, tx: &rusqlite::Transaction) -> Result<i64, StoreError> {
+        self.sealed.commit(tx)
+    }
+
+    /// Bytes of the volume.
+    pub fn size(&self) -> u64 {
+        self.sealed.size
+    }
+
+    /// The name of the volume's content: equal for equal volumes.
+    pub fn hash(&self) -> Hash {
+        self.sealed.hash
+    }
+
+    /// Bytes added to the store.
+    pub fn stored(&self) -> u64 {
+        self.sealed.stored
+    }
+
+    /// Bytes of the volume that were not in the store before.
+    pub fn new_bytes(&self) -> u64 {
+        self.sealed.new
+    }
+}
+
+/// As many threads as are useful: some are waiting for the disk while others compress.
+pub fn default_workers() -> usize {
+    (std::thread::available_parallelism().map_or(2, usize::from) + 2).min(16)
+}
+
+/// Takes a volume in with this many threads beside the calling one. On failure nothing of it can be seen, and what was stored
+/// already is found again by the next try, or removed by the next garbage collection.
+pub fn ingest(store: &Store, source: &Source, workers: usize, progress: &Progress, cancel: &AtomicBool) -> Result<Ingested, EngineError> {
+    progress.total.fetch_add(source.size(), Ordering::Relaxed);
+    let ingest = store.begin();
+    let finished = std::thread::scope(|scope| {
+        let (work, to_do) = bounded::<Work>(AHEAD);
+        let (finished, done) = bounded::<Result<Done, EngineError>>(AHEAD);
+        for _ in 0..workers.max(1) {
+            let (to_do, finished, ingest) = (to_do.clone(), finished.clone(), &ingest);
+            scope.spawn(move || work_off(source, ingest, to_do, finished));
+        }
+        drop((to_do, finished));
+        Intake { source, writer: ingest.writer(), chunk: 0, progress, cancel }.run(work, done)
+    })?;
+    let modified = source.check().map_err(EngineError::Source)?;
+    Ok(Ingested { sealed: ingest.seal(finished), modified })
+}
+
+/// A span to be read, and memory for what becomes of it.
+struct Work {
+    number: u64,
+    range: Range<u64>,
+    memory: Vec<u8>,
+}
+
+/// A span that was read.
+struct Done {
+    number: u64,
+    range: Range<u64>,
+    chunks: Vec<Chunk>,
+    /// Stored bytes of the new chunks.
+    data: Vec<u8>,
+}
+
+enum Chunk {
+    Zero,
+    Known(Hash, Address),
+    New { hash: Hash, raw: u32, encoding: Encoding, stored: Range<usize> },
+}
+
+fn work_off(source: &Source, ingest: &Ingest, to_do: Receiver<Work>, finished: Sender<Result<Done, EngineError>>) {
+    let mut buffer = Buffer::new(SPAN as usize);
+    let mut encoder = match Encoder::new() {
+        Ok(encoder) => encoder,
+        Err(e) => {
+            let _ = finished.send(Err(StoreError::Codec(e).into()));
+            return;
+        }
+    };
+    for work in to_do {
+        // The receiver is gone only if the job has failed already.
+        if finished.send(process(source, ingest, &mut buffer, &mut encoder, work)).is_err() {
+            return;
+        }
+    }
+}
+
+fn process(source: &Source, ingest: &Ingest, buffer: &mut Buffer, encoder: &mut Encoder, work: Work) -> Result<Done, EngineError> {
+    let Work { number, range, memory: mut data } = work;
+    let span = source.read(range.start, (range.end - range.start) as usize, buffer).map_err(EngineError::Source)?;
+    source.check_size().map_err(EngineError::Source)?;
+    data.clear();
+    let mut chunks = Vec::with_capacity((SPAN / CHUNK) as usize);
+    for (chunk, bytes) in (range.start / CHUNK..).zip(codec::chunks(span)) {
+        if codec::is_zero(bytes) {
+            chunks.push(Chunk::Zero);
+            continue;
+        }
+        let hash = *blake3::hash(bytes).as_bytes();
+        chunks.push(match ingest.find(chunk, &hash)? {
+            Some(address) => Chunk::Known(hash, address),
+            None => {
+                let start = data.len();
+                let encoding = encoder.append(bytes, &mut data);
+                Chunk::New { hash, raw: bytes.len() as u32, encoding, stored: start..data.len() }
+            }
+        });
+    }
+    Ok(Done { number, range, chunks, data })
+}
+
+/// The calling thread's part: hands out spans, takes results, stores them in the order of the volume.
+struct Intake<'a> {
+    source: &'a Source,
+    writer: Writer<'a>,
+    /// Number of the next chunk to be stored.
+    chunk: u64,
+    progress: &'a Progress,
+    cancel: &'a AtomicBool,
+}
+
+impl Intake<'_> {
+    fn run(mut self, work: Sender<Work>, done: Receiver<Result<Done, EngineError>>) -> Result<crate::store::Finished, EngineError> {
+        let mut spans = Spans { source: self.source, at: 0, data: 0..0 };
+        let mut early = BTreeMap::new();
+        let mut memory = Vec::new();
+        let (mut given, mut stored) = (0, 0);
+        let mut all_given = false;
+        loop {
+            if self.cancel.load(Ordering::Relaxed) {
+                return Err(EngineError::Cancelled);
+            }
+            while !all_given && given - stored < AHEAD as u64 {
+                match spans.next()? {
+                    Some(range) => {
+                        // Fails only if all workers have ended, and then an error is waiting in `done`.
+                        let _ = work.send(Work { number: given, range, memory: memory.pop().unwrap_or_default() });
+                        given += 1;
+                    }
+                    None => all_given = true,
+                }
+            }
+            if stored == given {
+                break;
+            }
+            let result = done.recv().map_err(|_| EngineError::Cancelled)??;
+            early.insert(result.number, result);
+            while let Some(next) = early.remove(&stored) {
+                memory.push(self.store(next)?);
+                stored += 1;
+            }
+        }
+        self.zeros_until(self.source.size())?;
+        Ok(self.writer.finish(self.source.size())?)
+    }
+
+    fn store(&mut self, done: Done) -> Result<Vec<u8>, EngineError> {
+        self.zeros_until(done.range.start)?;
+        for chunk in done.chunks {
+            match chunk {
+                Chunk::Zero => self.writer.put_zeros(1)?,
+                Chunk::Known(hash, address) => self.writer.put_known(hash, address)?,
+                Chunk::New { hash, raw, encoding, stored } => {
+                    let added = self.writer.put_new(hash, raw, encoding, &done.data[stored])?;
+                    if added > 0 {
+                        self.progress.new.fetch_add(u64::from(raw), Ordering::Relaxed);
+                        self.progress.stored.fetch_add(added, Ordering::Relaxed);
+                    }
+                }
+            }
+            self.chunk += 1;
+        }
+        self.progress.read.fetch_add(done.range.end - done.range.start, Ordering::Relaxed);
+        Ok(done.data)
+    }
+
+    /// Everything up to this offset is a hole.
+    fn zeros_until(&mut self, offset: u64) -> Result<(), EngineError> {
+        let end = offset.div_ceil(CHUNK);
+        if end > self.chunk {
+            self.progress.read.fetch_add(offset - self.chunk * CHUNK, Ordering::Relaxed);
+            self.writer.put_zeros(end - self.chunk)?;
+            self.chunk = end;
+        }
+        Ok(())
+    }
+}
+
+/// Cuts the data of a source into spans of whole chunks.
+struct Spans<'a> {
+    source: &'a Source,
+    at: u64,
+    /// The extent that is being cut, widened to whole chunks.
+    data: Range<u64>,
+}
+
+impl Spans<'_> {
+    fn next(&mut self) -> Result<Option<Range<u64>>, EngineError> {
+        if self.at >= self.data.end {
+            let Some(data) = self.source.next_data(self.at).map_err(EngineError::Source)? else {
+                return Ok(None);
+            };
+            let start = (data.start / CHUNK * CHUNK).max(self.at);
+            self.data = start..data.end.next_multiple_of(CHUNK).min(self.source.size());
+            self.at = start;
+        }
+        let start = self.at;
+        self.at = (start / SPAN * SPAN + SPAN).min(self.data.end);
+        Ok(Some(start..self.at))
+    }
+}

@@ -1,0 +1,518 @@
+//! The data path as a whole: sources into the store and back out, with damage, changes and collections in between.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::EngineError;
+use super::emit::emit;
+use super::ingest::{Ingested, Progress, ingest};
+use crate::db::Db;
+use crate::source::{Source, SourceError, Target};
+use crate::store::{GcOptions, GcReport, Store, StoreError};
+
+const CHUNK: usize = 256 << 10;
+
+/// A coffer in a directory of its own, and volumes beside it.
+struct Bench {
+    dir: tempfile::TempDir,
+    db: Arc<Db>,
+    store: Store,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Arc::new(Db::open(&dir.path().join("coffer.db")).unwrap());
+        let store = Store::open(db.clone()).unwrap();
+        Bench { dir, db, store }
+    }
+
+    fn reopen(self) -> Bench {
+        let Bench { dir, db, store } = self;
+        drop((db, store));
+        let db = Arc::new(Db::open(&dir.path().join("coffer.db")).unwrap());
+        let store = Store::open(db.clone()).unwrap();
+        Bench { dir, db, store }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().canonicalize().unwrap().join(name)
+    }
+
+    /// Writes an image so that chunks of zeros become holes.
+    fn image(&self, name: &str, bytes: &[u8]) -> Source {
+        let path = self.path(name);
+        let file = File::create(&path).unwrap();
+        file.set_len(bytes.len() as u64).unwrap();
+        for (at, chunk) in bytes.chunks(CHUNK).enumerate() {
+            if chunk.iter().any(|byte| *byte != 0) {
+                file.write_all_at(chunk, (at * CHUNK) as u64).unwrap();
+            }
+        }
+        Source::open(&path).unwrap()
+    }
+
+    fn ingest(&self, source: &Source) -> Result<Ingested, EngineError> {
+        ingest(&self.store, source, 3, &Progress::default(), &AtomicBool::new(false))
+    }
+
+    fn commit(&self, ingested: &Ingested) -> i64 {
+        self.db.write(|tx| ingested.commit(tx)).unwrap()
+    }
+
+    fn back_up(&self, bytes: &[u8]) -> i64 {
+        let ingested = self.ingest(&self.image("source.img", bytes)).unwrap();
+        assert_eq!(ingested.size(), bytes.len() as u64);
+        self.commit(&ingested)
+    }
+
+    fn emit(&self, map: i64, target: &Target, fresh: bool) -> Result<(), EngineError> {
+        emit(&self.store, map, target, fresh, 3, &Progress::default(), &AtomicBool::new(false))
+    }
+
+    fn restore(&self, map: i64, size: usize) -> Result<Vec<u8>, EngineError> {
+        let path = self.path("restored.img");
+        let _ = std::fs::remove_file(&path);
+        self.emit(map, &Target::create(&path, size as u64).unwrap(), true)?;
+        Ok(std::fs::read(path).unwrap())
+    }
+
+    fn delete(&self, map: i64) {
+        self.db.write(|tx| Store::delete_map(tx, map)).unwrap();
+    }
+
+    fn gc(&self, dead_fraction: f32) -> GcReport {
+        let options = GcOptions { dead_fraction, pause: Duration::ZERO, cancel: &AtomicBool::new(false) };
+        let report = self.store.gc(&options).unwrap();
+        assert!(report.complete);
+        report
+    }
+
+    fn number(&self, sql: &str) -> i64 {
+        self.db.read(|c| c.query_row(sql, [], |row| row.get::<_, i64>(0))).unwrap()
+    }
+
+    fn execute(&self, sql: &str) {
+        self.db.write(|tx| tx.execute_batch(sql)).unwrap();
+    }
+
+    /// Changes one bit of a blob.
+    fn flip(&self, table: &str, column: &str, row: i64, byte: usize) {
+        let read = format!("SELECT {column} FROM {table} WHERE id = {row}");
+        let mut blob: Vec<u8> = self.db.read(|c| c.query_row(&read, [], |row| row.get(0))).unwrap();
+        blob[byte] ^= 0x10;
+        let write = format!("UPDATE {table} SET {column} = ?1 WHERE id = {row}");
+        self.db.write(|tx| tx.execute(&write, [blob])).unwrap();
+    }
+
+    fn check(&self, map: i64) -> Vec<(u64, u64)> {
+        let report = self.store.check_map(map, &|_| {}, &AtomicBool::new(false)).unwrap();
+        report.corrupt.iter().map(|corrupt| (corrupt.offset, corrupt.length)).collect()
+    }
+
+    fn assert_empty(&self) {
+        for table in ["pack", "pack_toc", "segment"] {
+            assert_eq!(self.number(&format!("SELECT count(*) FROM {table}")), 0, "{table}");
+        }
+        let stats = self.store.stats().unwrap();
+        assert_eq!((stats.packs, stats.chunks, stats.stored_bytes), (0, 0, 0));
+    }
+}
+
+/// Bytes that do not compress, different for each seed.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// Bytes that compress, different for each seed.
+fn text(seed: u64, len: usize) -> Vec<u8> {
+    format!("line of text number {seed}, ").into_bytes().into_iter().cycle().take(len).collect()
+}
+
+#[test]
+fn volumes_of_odd_sizes_come_back() {
+    let bench = Bench::new();
+    for size in [1, 511, 4096, CHUNK - 1, CHUNK, CHUNK + 1, 4 * CHUNK, 17 * CHUNK + 4097] {
+        for bytes in [noise(size as u64, size), text(size as u64, size), vec![0; size]] {
+            let map = bench.back_up(&bytes);
+            assert!(bench.restore(map, size).unwrap() == bytes, "{size}");
+            assert!(bench.check(map).is_empty());
+        }
+    }
+}
+
+#[test]
+fn holes_zeros_and_repetitions_cost_nothing() {
+    let bench = Bench::new();
+    let mut bytes = vec![0; 600 * CHUNK + 77];
+    bytes[300 * CHUNK..301 * CHUNK].copy_from_slice(&noise(1, CHUNK));
+    bytes[400 * CHUNK..401 * CHUNK].copy_from_slice(&noise(1, CHUNK));
+    bytes[600 * CHUNK..].fill(9);
+    let map = bench.back_up(&bytes);
+    let stats = bench.store.stats().unwrap();
+    assert_eq!(stats.chunks, 2);
+    assert!(stats.stored_bytes < CHUNK as u64 + 200);
+    assert!(bench.restore(map, bytes.len()).unwrap() == bytes);
+    let blocks = std::fs::metadata(bench.path("restored.img")).unwrap().blocks();
+    assert!(blocks * 512 < 4 * CHUNK as u64, "holes stay holes");
+
+    // Zeros that are data, not holes.
+    std::fs::write(bench.path("full.img"), &bytes).unwrap();
+    let again = bench.ingest(&Source::open(&bench.path("full.img")).unwrap()).unwrap();
+    assert_eq!((again.new_bytes(), again.stored()), (0, 0));
+    assert_eq!(bench.store.stats().unwrap().segments, 1, "equal segments are shared");
+}
+
+#[test]
+fn an_unchanged_volume_and_a_second_volume_share_all() {
+    let bench = Bench::new();
+    let bytes = [noise(1, 20 * CHUNK), text(2, 20 * CHUNK)].concat();
+    let first = bench.ingest(&bench.image("a.img", &bytes)).unwrap();
+    assert_eq!(first.new_bytes(), 20 * CHUNK as u64 + text(2, 20 * CHUNK).chunks(CHUNK).collect::<std::collections::HashSet<_>>().len() as u64 * CHUNK as u64);
+    bench.commit(&first);
+    let bench = bench.reopen();
+    let second = bench.ingest(&bench.image("b.img", &bytes)).unwrap();
+    assert_eq!((second.new_bytes(), second.stored(), second.hash()), (0, 0, first.hash()));
+    let map = bench.commit(&second);
+    assert!(bench.restore(map, bytes.len()).unwrap() == bytes);
+}
+
+#[test]
+fn an_existing_target_is_overwritten_with_zeros_where_the_volume_has_holes() {
+    let bench = Bench::new();
+    let mut bytes = vec![0; 2000 * CHUNK + 5];
+    bytes[CHUNK * 1500..][..CHUNK].copy_from_slice(&noise(3, CHUNK));
+    let map = bench.back_up(&bytes);
+    let path = bench.path("existing.img");
+    std::fs::write(&path, vec![0xee; bytes.len() + 3]).unwrap();
+    bench.emit(map, &Target::open(&path, bytes.len() as u64).unwrap(), false).unwrap();
+    let now = std::fs::read(&path).unwrap();
+    assert!(now[..bytes.len()] == bytes);
+    assert_eq!(now[bytes.len()..], [0xee; 3], "what is beyond the volume stays");
+}
+
+#[test]
+fn a_source_that_changes_under_the_reader_fails_the_backup() {
+    type Change = fn(&std::path::Path);
+    let changes: [(Change, fn(&SourceError) -> bool); 5] = [
+        (|path| File::options().write(true).open(path).unwrap().set_len(9 * CHUNK as u64).unwrap(), |e| matches!(e, SourceError::Shrunk { .. })),
+        (|path| File::options().write(true).open(path).unwrap().set_len(99 * CHUNK as u64).unwrap(), |e| matches!(e, SourceError::Grew { .. })),
+        (|path| File::options().write(true).open(path).unwrap().set_len(0).unwrap(), |e| matches!(e, SourceError::Shrunk { found: 0, .. })),
+        (|path| std::fs::remove_file(path).unwrap(), |e| matches!(e, SourceError::Vanished(_))),
+        (
+            |path| {
+                std::fs::copy(path, path.with_extension("new")).unwrap();
+                std::fs::rename(path.with_extension("new"), path).unwrap();
+            },
+            |e| matches!(e, SourceError::Replaced(_)),
+        ),
+    ];
+    for (change, expected) in changes {
+        let bench = Bench::new();
+        let mut source = bench.image("a.img", &noise(1, 40 * CHUNK));
+        let path = bench.path("a.img");
+        let once = AtomicBool::new(false);
+        source.hook = Some(Box::new(move |offset| {
+            if offset >= 20 * CHUNK as u64 && !once.swap(true, Ordering::SeqCst) {
+                change(&path);
+            }
+            Ok(())
+        }));
+        match bench.ingest(&source) {
+            Err(EngineError::Source(e)) => assert!(expected(&e), "{e}"),
+            Err(e) => panic!("{e}"),
+            Ok(_) => panic!("accepted"),
+        }
+        bench.gc(0.0);
+        bench.assert_empty();
+    }
+}
+
+#[test]
+fn a_read_error_names_its_place_and_a_write_to_the_source_is_noticed() {
+    let bench = Bench::new();
+    let mut source = bench.image("a.img", &noise(1, 40 * CHUNK));
+    source.hook = Some(Box::new(|offset| if offset == 8 << 20 { Err(std::io::Error::from_raw_os_error(5)) } else { Ok(()) }));
+    let error = bench.ingest(&source).err().unwrap().to_string();
+    assert!(error.contains("a.img cannot be read at byte 8388608"), "{error}");
+    let path = bench.path("a.img");
+    source.hook = Some(Box::new(move |_| File::options().write(true).open(&path)?.set_modified(std::time::UNIX_EPOCH)));
+    assert!(bench.ingest(&source).unwrap().modified);
+}
+
+#[test]
+fn cancelling_ends_both_ways_early() {
+    let bench = Bench::new();
+    let bytes = noise(1, 40 * CHUNK);
+    let map = bench.back_up(&bytes);
+    let cancelled = AtomicBool::new(true);
+    let source = bench.image("b.img", &bytes);
+    assert!(matches!(ingest(&bench.store, &source, 2, &Progress::default(), &cancelled), Err(EngineError::Cancelled)));
+    let target = Target::create(&bench.path("t.img"), bytes.len() as u64).unwrap();
+    assert!(matches!(emit(&bench.store, map, &target, true, 2, &Progress::default(), &cancelled), Err(EngineError::Cancelled)));
+    assert!(matches!(bench.store.check_map(map, &|_| {}, &cancelled), Err(StoreError::Cancelled)));
+    let report = bench.store.gc(&GcOptions { dead_fraction: 0.0, pause: Duration::ZERO, cancel: &cancelled }).unwrap();
+    assert!(!report.complete);
+}
+
+#[test]
+fn a_flipped_bit_is_found_at_every_level_with_its_offset() {
+    // 1024 + 76 chunks in two segments, all different, in packs of 32.
+    let bytes = noise(1, 1100 * CHUNK);
+    let chunk = |n: usize| ((n * CHUNK) as u64, CHUNK as u64);
+    let second_segment = (1024 * CHUNK as u64, 76 * CHUNK as u64);
+    let whole = (0, bytes.len() as u64);
+    // Chunk 70 lies in pack 3, slot 6.
+    let damages: [(&str, &str, i64, usize, (u64, u64)); 8] = [
+        ("pack", "data", 3, 6 * CHUNK + 1000, chunk(70)),
+        ("pack_toc", "entries", 3, 6 * 56, chunk(70)),          // hash
+        ("pack_toc", "entries", 3, 6 * 56 + 34, chunk(70)),     // offset
+        ("pack_toc", "entries", 3, 6 * 56 + 38, chunk(70)),     // stored length
+        ("pack_toc", "entries", 3, 6 * 56 + 44, chunk(70)),     // encoding
+        ("segment", "chunks", 2, 8 * 10 + 3, chunk(1034)),      // a pack that does not exist
+        ("segment", "hash", 2, 5, second_segment),
+        ("volume_map", "hash", 1, 5, whole),
+    ];
+    let bench = Bench::new();
+    let map = bench.back_up(&bytes);
+    assert_eq!(bench.number("SELECT count(*) FROM pack"), 35);
+    for (table, column, row, byte, expected) in damages {
+        bench.flip(table, column, row, byte);
+        assert!(bench.check(map).contains(&expected), "{table}.{column}: {:?}", bench.check(map));
+        match bench.restore(map, bytes.len()) {
+            Err(EngineError::Corrupt { offset, .. }) => assert_eq!(offset, expected.0, "{table}.{column}"),
+            Err(e) => panic!("{table}.{column}: {e}"),
+            Ok(_) => panic!("{table}.{column}: restored silently"),
+        }
+        bench.flip(table, column, row, byte);
+        // The flags that the check has set must not hide the next damage, nor this one's repair.
+        assert!(bench.check(map).is_empty());
+    }
+    // An address exchanged for another valid one, a segment exchanged for another, and a missing one.
+    bench.execute("UPDATE segment SET chunks = CAST(substr(chunks, 9, 8) || substr(chunks, 9) AS BLOB) WHERE id = 2");
+    assert_eq!(bench.check(map), [second_segment]);
+    bench.execute("UPDATE segment SET chunks = substr(chunks, 1, 400) WHERE id = 2");
+    assert_eq!(bench.check(map), [second_segment]);
+    bench.execute("DELETE FROM segment WHERE id = 2");
+    assert_eq!(bench.check(map), [second_segment]);
+    bench.execute("DELETE FROM pack WHERE id = 3");
+    assert!(bench.check(map).contains(&(64 * CHUNK as u64, 32 * CHUNK as u64)));
+}
+
+#[test]
+fn damaged_chunks_are_stored_anew_and_older_backups_are_repaired() {
+    let bench = Bench::new();
+    let bytes = noise(1, 100 * CHUNK);
+    let old = bench.back_up(&bytes);
+    bench.flip("pack", "data", 2, 5000);
+    assert_eq!(bench.check(old), [(32 * CHUNK as u64, CHUNK as u64)]);
+    let bench = bench.reopen(); // it is remembered
+    let again = bench.ingest(&bench.image("b.img", &bytes)).unwrap();
+    assert_eq!(again.new_bytes(), CHUNK as u64);
+    let new = bench.commit(&again);
+    drop(again);
+    for map in [old, new] {
+        assert!(bench.check(map).is_empty());
+        assert!(bench.restore(map, bytes.len()).unwrap() == bytes);
+    }
+    bench.gc(0.0);
+    assert!(bench.restore(old, bytes.len()).unwrap() == bytes);
+    assert_eq!(bench.store.stats().unwrap().chunks, 100, "the damaged copy is gone");
+}
+
+#[test]
+fn deleting_everything_leaves_nothing() {
+    let bench = Bench::new();
+    let first = bench.back_up(&noise(1, 200 * CHUNK));
+    let second = bench.back_up(&[noise(1, 100 * CHUNK), noise(2, 1100 * CHUNK)].concat());
+    let size = bench.number("PRAGMA page_count");
+    bench.delete(first);
+    let report = bench.gc(0.0);
+    assert_eq!((report.packs_dropped, report.packs_compacted), (3, 1));
+    assert!(bench.check(second).is_empty());
+    bench.delete(second);
+    bench.gc(0.0);
+    bench.assert_empty();
+    assert!(bench.number("PRAGMA page_count") < size / 20, "space is given back");
+    bench.reopen().assert_empty();
+}
+
+#[test]
+fn a_pack_is_rewritten_only_if_enough_of_it_is_dead() {
+    let bench = Bench::new();
+    let bytes = noise(1, 64 * CHUNK);
+    let first = bench.back_up(&bytes);
+    let mut changed = bytes.clone();
+    changed[..4 * CHUNK].copy_from_slice(&noise(2, 4 * CHUNK));
+    let second = bench.back_up(&changed);
+    bench.delete(first);
+    assert_eq!(bench.gc(0.5).packs_compacted, 0);
+    // What is dead but still there is found again.
+    let again = bench.ingest(&bench.image("b.img", &bytes)).unwrap();
+    assert_eq!(again.new_bytes(), 0);
+    drop(again);
+    let report = bench.gc(0.1);
+    assert_eq!((report.packs_compacted, report.bytes_freed), (1, 4 * CHUNK as u64));
+    let again = bench.ingest(&bench.image("b.img", &bytes)).unwrap();
+    assert_eq!(again.new_bytes(), 4 * CHUNK as u64);
+    assert!(bench.restore(second, changed.len()).unwrap() == changed);
+}
+
+#[test]
+fn what_a_lease_holds_survives_a_collection_until_it_is_dropped() {
+    let bench = Bench::new();
+    let bytes = noise(1, 1500 * CHUNK);
+    let ingested = bench.ingest(&bench.image("a.img", &bytes)).unwrap();
+    bench.gc(0.0);
+    let map = bench.commit(&ingested);
+    drop(ingested);
+    bench.gc(0.0);
+    assert!(bench.restore(map, bytes.len()).unwrap() == bytes);
+    bench.delete(map);
+    // Found again after its only map was deleted: held from then on.
+    let again = bench.ingest(&bench.image("a.img", &bytes)).unwrap();
+    assert_eq!(again.new_bytes(), 0);
+    bench.gc(0.0);
+    let map = bench.commit(&again);
+    assert!(bench.restore(map, bytes.len()).unwrap() == bytes);
+    bench.delete(map);
+    drop(again);
+    bench.gc(0.0);
+    bench.assert_empty();
+}
+
+#[test]
+fn a_damaged_map_stops_the_collection_before_anything_is_dropped() {
+    let bench = Bench::new();
+    let map = bench.back_up(&noise(1, 40 * CHUNK));
+    let other = bench.back_up(&noise(2, 40 * CHUNK));
+    bench.delete(other);
+    bench.execute("UPDATE volume_map SET segments = X'6300000000000000'");
+    let packs = bench.number("SELECT count(*) FROM pack");
+    let options = GcOptions { dead_fraction: 0.0, pause: Duration::ZERO, cancel: &AtomicBool::new(false) };
+    let error = bench.store.gc(&options).err().unwrap().to_string();
+    assert!(error.contains("segment 99 is missing"), "{error}");
+    assert_eq!(bench.number("SELECT count(*) FROM pack"), packs);
+    bench.delete(map);
+    bench.gc(0.0);
+    bench.assert_empty();
+}
+
+/// A small deterministic generator, so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) as usize % n
+    }
+}
+
+/// An image of chunks from a small set, so that much is shared, with an odd end.
+fn random_image(random: &mut Random) -> Vec<u8> {
+    let chunks = 1 + random.below(120);
+    let mut bytes = Vec::new();
+    for _ in 0..chunks {
+        match random.below(4) {
+            0 => bytes.resize(bytes.len() + CHUNK, 0),
+            1 => bytes.extend(text(random.below(30) as u64, CHUNK)),
+            _ => bytes.extend(noise(random.below(60) as u64, CHUNK)),
+        }
+    }
+    bytes.truncate(bytes.len() - random.below(CHUNK));
+    bytes
+}
+
+#[test]
+fn any_sequence_of_backups_deletions_and_collections_keeps_what_is_referenced() {
+    for seed in 0..4 {
+        let mut random = Random(seed);
+        let mut bench = Bench::new();
+        let mut kept: BTreeMap<i64, Vec<u8>> = BTreeMap::new();
+        for _ in 0..40 {
+            match random.below(6) {
+                0 | 1 => {
+                    let bytes = random_image(&mut random);
+                    kept.insert(bench.back_up(&bytes), bytes);
+                }
+                2 if !kept.is_empty() => {
+                    let map = *kept.keys().nth(random.below(kept.len())).unwrap();
+                    bench.delete(map);
+                    kept.remove(&map);
+                }
+                3 => drop(bench.gc([0.0, 0.3, 1.0][random.below(3)])),
+                4 => bench = bench.reopen(),
+                _ => {
+                    // Taken in and never committed, as after a crash.
+                    drop(bench.ingest(&bench.image("lost.img", &random_image(&mut random))).unwrap());
+                }
+            }
+        }
+        for (map, bytes) in &kept {
+            assert!(bench.restore(*map, bytes.len()).unwrap() == *bytes, "seed {seed}");
+        }
+        bench.gc(0.0);
+        let stats = bench.store.stats().unwrap();
+        let different: std::collections::HashSet<_> =
+            kept.values().flat_map(|bytes| bytes.chunks(CHUNK)).filter(|chunk| chunk.iter().any(|b| *b != 0)).collect();
+        assert_eq!(stats.chunks, different.len() as u64, "seed {seed}: exactly what is referenced is stored");
+        kept.keys().for_each(|map| bench.delete(*map));
+        bench.gc(0.0);
+        bench.assert_empty();
+    }
+}
+
+#[test]
+fn collections_run_beside_backups_and_restores() {
+    let bench = Bench::new();
+    let stop = AtomicBool::new(false);
+    let steady = noise(7, 150 * CHUNK);
+    let steady_map = bench.back_up(&steady);
+    std::thread::scope(|scope| {
+        let collector = scope.spawn(|| {
+            let mut collections = 0;
+            while !stop.load(Ordering::Relaxed) {
+                bench.gc(0.0);
+                collections += 1;
+            }
+            collections
+        });
+        let workers: Vec<_> = (0..3)
+            .map(|worker| {
+                let (bench, steady) = (&bench, &steady);
+                scope.spawn(move || {
+                    let mut random = Random(worker);
+                    for round in 0..12 {
+                        let bytes = random_image(&mut random);
+                        let (image, restored) = (format!("w{worker}.img"), bench.path(&format!("r{worker}-{round}.img")));
+                        let ingested = bench.ingest(&bench.image(&image, &bytes)).unwrap();
+                        let map = bench.commit(&ingested);
+                        drop(ingested);
+                        bench.emit(map, &Target::create(&restored, bytes.len() as u64).unwrap(), true).unwrap();
+                        assert!(std::fs::read(&restored).unwrap() == bytes);
+                        bench.delete(map);
+                        std::fs::remove_file(&restored).unwrap();
+                        bench.emit(steady_map, &Target::create(&restored, steady.len() as u64).unwrap(), true).unwrap();
+                        assert!(std::fs::read(&restored).unwrap() == *steady);
+                        std::fs::remove_file(&restored).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let results: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+        stop.store(true, Ordering::Relaxed);
+        assert!(collector.join().unwrap() > 0);
+        results.into_iter().for_each(|result| result.unwrap());
+    });
+    bench.delete(steady_map);
+    bench.gc(0.0);
+    bench.assert_empty();
+    assert_eq!(bench.db.read(|c| c.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))).unwrap(), "ok");
+}

@@ -1,0 +1,107 @@
+//! Opening paths without being led astray by symbolic links.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{Identity, Kind, SourceError};
+
+/// The directory a path lies in, open, and the last component.
+pub(super) struct Place<'a> {
+    pub directory: OwnedFd,
+    pub name: &'a OsStr,
+}
+
+/// Resolves all symbolic links of an existing path, except that a name in `/dev` that stands for a block device is kept.
+pub(super) fn canonical(path: &Path) -> Result<PathBuf, SourceError> {
+    let absolute = std::path::absolute(path).map_err(|e| SourceError::of(path, e))?;
+    let resolved = absolute.canonicalize().map_err(|e| SourceError::of(path, e))?;
+    if names(&absolute).is_ok() && is_device_name(&absolute) && open_device_name(&absolute, OFlags::PATH).is_ok() {
+        return Ok(absolute);
+    }
+    Ok(resolved)
+}
+
+/// Opens an absolute path, following no symbolic link but those between names in `/dev`.
+pub(super) fn open(path: &Path, flags: OFlags) -> Result<File, SourceError> {
+    match open_strictly(path, flags) {
+        Err(SourceError::Symlink(_)) if is_device_name(path) => open_device_name(path, flags),
+        result => result,
+    }
+}
+
+/// Walks to the directory of an absolute path, following no symbolic link.
+pub(super) fn walk(path: &Path) -> Result<Place<'_>, SourceError> {
+    let names = names(path)?;
+    let Some((name, parents)) = names.split_last() else {
+        return Err(SourceError::Directory(path.to_path_buf()));
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut walked = PathBuf::from("/");
+    let mut directory = rustix::fs::openat(CWD, &walked, flags, Mode::empty()).map_err(|e| SourceError::of(path, e.into()))?;
+    for parent in parents {
+        walked.push(parent);
+        directory = match rustix::fs::openat(&directory, *parent, flags, Mode::empty()) {
+            Ok(next) => next,
+            Err(Errno::NOTDIR | Errno::LOOP) if rustix::fs::readlinkat(&directory, *parent, Vec::new()).is_ok() => {
+                return Err(SourceError::Symlink(walked));
+            }
+            Err(e) => return Err(SourceError::of(path, e.into())),
+        };
+    }
+    Ok(Place { directory, name })
+}
+
+fn open_strictly(path: &Path, flags: OFlags) -> Result<File, SourceError> {
+    let place = walk(path)?;
+    // NONBLOCK: opening a pipe must not wait for its other end. It means nothing for files and block devices.
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    match rustix::fs::openat(&place.directory, place.name, flags, Mode::empty()) {
+        Ok(file) => {
+            let file = File::from(file);
+            // With O_PATH a link is opened itself.
+            let metadata = file.metadata().map_err(|e| SourceError::of(path, e))?;
+            if metadata.is_symlink() { Err(SourceError::Symlink(path.to_path_buf())) } else { Ok(file) }
+        }
+        Err(Errno::LOOP) => Err(SourceError::Symlink(path.to_path_buf())),
+        Err(Errno::ISDIR) => Err(SourceError::Directory(path.to_path_buf())),
+        Err(Errno::BUSY) => Err(SourceError::Busy(path.to_path_buf())),
+        Err(e) => Err(SourceError::of(path, e.into())),
+    }
+}
+
+/// True for names that only root can make: below `/dev`, but not in the shared memory that everybody writes to.
+fn is_device_name(path: &Path) -> bool {
+    path.starts_with("/dev") && !path.starts_with("/dev/shm")
+}
+
+fn open_device_name(path: &Path, flags: OFlags) -> Result<File, SourceError> {
+    let resolved = path.canonicalize().map_err(|e| SourceError::of(path, e))?;
+    if !is_device_name(&resolved) {
+        return Err(SourceError::Symlink(path.to_path_buf()));
+    }
+    let file = open_strictly(&resolved, flags)?;
+    let metadata = file.metadata().map_err(|e| SourceError::of(path, e))?;
+    match Identity::of(path, &metadata)?.kind {
+        Kind::Block => Ok(file),
+        Kind::File => Err(SourceError::Symlink(path.to_path_buf())),
+    }
+}
+
+fn names(path: &Path) -> Result<Vec<&OsStr>, SourceError> {
+    let mut components = path.components();
+    let refused = || SourceError::NotAbsolute(path.to_path_buf());
+    if components.next() != Some(Component::RootDir) {
+        return Err(refused());
+    }
+    components
+        .map(|component| match component {
+            Component::Normal(name) => Ok(name),
+            _ => Err(refused()),
+        })
+        .collect()
+}

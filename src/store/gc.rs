@@ -1,0 +1,376 @@
+//! Garbage collection: what no volume map and no running work refers to is removed, and its space given back.
+//!
+//! Mark: all segments of all maps, and the addresses in them, get a bit. Sweep: dead segments first, so that a segment that is
+//! there has all its chunks at every moment; then packs, dropped if nothing in them is alive, or else rewritten without
+//! their dead chunks, keeping number and slots of the others. All writing is done in transactions of some ten milliseconds,
+//! and each leaves the coffer complete, so it may be interrupted anywhere and runs beside ingests and restores.
+//!
+//! Packs and segments that came after the beginning are not looked at. What running work finds or holds meanwhile is marked
+//! at that moment (state.rs), and a chunk's index entry goes before its bytes, so nothing can be found and dropped at once.
+
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rusqlite::blob::Blob;
+use rusqlite::{MAIN_DB, Transaction, params};
+
+use super::format::{self, Address, ENTRY_BYTES, Entry};
+use super::toc::Stored;
+use super::{Store, StoreError};
+
+/// Volume maps read in one transaction.
+const MAPS_AT_ONCE: i64 = 64;
+/// Segments read in one transaction.
+const SEGMENTS_READ_AT_ONCE: usize = 128;
+/// Segments deleted in one transaction: 1 MiB of rows.
+const SEGMENTS_DELETED_AT_ONCE: usize = 128;
+/// Packs deleted in one transaction.
+const PACKS_AT_ONCE: usize = 8;
+/// Free pages given back in one transaction: 8 MiB.
+const PAGES_AT_ONCE: u32 = 128;
+/// Free pages are kept for the next backups if they are no more than this part of the file.
+const KEPT_FREE: u64 = 16;
+
+pub struct GcOptions<'a> {
+    /// A pack is rewritten when at least this part of its bytes is dead; 0.0: any.
+    pub dead_fraction: f32,
+    /// Rest between two transactions, so that others get the disk.
+    pub pause: Duration,
+    /// Set to true, it ends the collection early, with what was done so far.
+    pub cancel: &'a AtomicBool,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct GcReport {
+    pub segments_dropped: u64,
+    pub packs_dropped: u64,
+    pub packs_compacted: u64,
+    /// Bytes of packs that were freed.
+    pub bytes_freed: u64,
+    /// Pages of the file still free, for the next backups.
+    pub free_pages: u64,
+    /// False if it was cancelled.
+    pub complete: bool,
+}
+
+impl Store {
+    /// Removes what nothing refers to. Runs beside everything else; a second caller waits for the first.
+    pub fn gc(&self, options: &GcOptions) -> Result<GcReport, StoreError> {
+        let _one_at_a_time = self.collecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut report = GcReport::default();
+        let collection = Collection { store: self, options };
+        match collection.run(&mut report) {
+            Ok(()) => report.complete = true,
+            Err(StoreError::Cancelled) => {}
+            Err(e) => return Err(e),
+        }
+        Ok(report)
+    }
+}
+
+struct Collection<'a> {
+    store: &'a Store,
+    options: &'a GcOptions<'a>,
+}
+
+impl Drop for Collection<'_> {
+    fn drop(&mut self) {
+        self.store.state.lock().marks = None;
+    }
+}
+
+impl Collection<'_> {
+    fn run(&self, report: &mut GcReport) -> Result<(), StoreError> {
+        let packs = self.packs()?;
+        let last_segment = self.store.db.read(|c| c.query_row("SELECT ifnull(max(id), 0) FROM segment", [], |row| row.get::<_, i64>(0)))?;
+        self.store.state.lock().begin_marks(packs.clone());
+        let segments = self.live_segments()?;
+        self.mark(&segments, true)?;
+        // What is held from now on is, or was a moment ago, seen in a map, or its chunks are held too. A segment may be held
+        // before its transaction is committed.
+        let mut held: Vec<i64> = self.store.state.lock().marks.iter().flat_map(|marks| &marks.segments).copied().collect();
+        sort(&mut held);
+        self.mark(&held, false)?;
+        self.drop_segments(&segments, last_segment, report)?;
+        let mut dead = Vec::new();
+        for (pack, slots) in packs {
+            match self.look_at(pack, slots)? {
+                Verdict::Keep => {}
+                Verdict::Compact => self.compact(pack, report)?,
+                Verdict::Drop => dead.push((pack, slots)),
+            }
+            if dead.len() == PACKS_AT_ONCE {
+                self.drop_packs(&dead, report)?;
+                dead.clear();
+            }
+        }
+        self.drop_packs(&dead, report)?;
+        self.shrink(report)
+    }
+
+    /// All packs and the number of their slots.
+    fn packs(&self) -> Result<Vec<(i64, usize)>, StoreError> {
+        self.store.db.read(|c| {
+            // A pack whose table of contents was lost may have any slot.
+            let mut statement = c.prepare(
+                "SELECT pack.id, ifnull(slots, ?1) FROM pack LEFT JOIN pack_toc USING (id)
+                 UNION SELECT id, slots FROM pack_toc ORDER BY 1",
+            )?;
+            let most = format::PACK_SLOTS as i64;
+            let rows = statement.query_map([most], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.clamp(0, most) as usize)))?;
+            Ok(rows.collect::<Result<_, rusqlite::Error>>()?)
+        })
+    }
+
+    /// The segments of all maps, ascending.
+    fn live_segments(&self) -> Result<Vec<i64>, StoreError> {
+        let mut segments = Vec::new();
+        let mut after = 0;
+        loop {
+            let maps = self.store.db.read(|c| {
+                let mut statement = c.prepare_cached("SELECT id, segments FROM volume_map WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+                let rows = statement.query_map([after, MAPS_AT_ONCE], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+                Ok::<_, StoreError>(rows.collect::<Result<Vec<_>, _>>()?)
+            })?;
+            let Some((last, _)) = maps.last() else { break };
+            after = *last;
+            for (id, bytes) in &maps {
+                let ids = format::segments_from_bytes(bytes).ok_or_else(|| damaged(&format!("volume map {id} is unreadable")))?;
+                segments.extend(ids.iter().filter(|id| **id != 0));
+            }
+            sort(&mut segments);
+            self.check_cancelled()?;
+        }
+        Ok(segments)
+    }
+
+    /// Marks the chunks of segments. Those that maps refer to must be there; nothing has been dropped yet, so if one is
+    /// damaged, nothing that could mend it is lost.
+    fn mark(&self, segments: &[i64], referenced: bool) -> Result<(), StoreError> {
+        for ids in segments.chunks(SEGMENTS_READ_AT_ONCE) {
+            let lists = self.store.db.read(|c| {
+                let mut statement = c.prepare_cached("SELECT format, chunks FROM segment WHERE id = ?1")?;
+                ids.iter()
+                    .map(|id| match statement.query_row([id], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?))) {
+                        Ok((format, bytes)) => {
+                            format::addresses_from_bytes(format, &bytes).ok_or_else(|| damaged(&format!("segment {id} is unreadable")))
+                        }
+                        Err(rusqlite::Error::QueryReturnedNoRows) if !referenced => Ok(Vec::new()),
+                        Err(rusqlite::Error::QueryReturnedNoRows) => Err(damaged(&format!("segment {id} is missing"))),
+                        Err(e) => Err(e.into()),
+                    })
+                    .collect::<Result<Vec<_>, StoreError>>()
+            })?;
+            if let Some(marks) = &mut self.store.state.lock().marks {
+                lists.iter().flatten().filter(|address| !address.is_zero()).for_each(|address| marks.mark(*address));
+            }
+            self.check_cancelled()?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the segments up to `last` that are not among the live ones.
+    fn drop_segments(&self, live: &[i64], last: i64, report: &mut GcReport) -> Result<(), StoreError> {
+        let mut after = 0;
+        while after < last {
+            let ids = self.store.db.read(|c| {
+                let mut statement = c.prepare_cached("SELECT id FROM segment WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT 4096")?;
+                let rows = statement.query_map([after, last], |row| row.get::<_, i64>(0))?;
+                Ok::<_, StoreError>(rows.collect::<Result<Vec<_>, _>>()?)
+            })?;
+            let Some(end) = ids.last() else { break };
+            after = *end;
+            let dead: Vec<i64> = ids.into_iter().filter(|id| live.binary_search(id).is_err()).collect();
+            for ids in dead.chunks(SEGMENTS_DELETED_AT_ONCE) {
+                report.segments_dropped += self.store.db.write(|tx| self.delete_segments(tx, ids))?;
+                self.rest()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn delete_segments(&self, tx: &Transaction, ids: &[i64]) -> Result<u64, StoreError> {
+        let mut statement = tx.prepare_cached("DELETE FROM segment WHERE id = ?1")?;
+        let mut deleted = 0;
+        for id in ids {
+            // Work that has just found it again holds it within its own transaction, so before this one.
+            if self.store.state.lock().marks.as_ref().is_some_and(|marks| !marks.segments.contains(id)) {
+                deleted += statement.execute([id])? as u64;
+            }
+        }
+        Ok(deleted)
+    }
+
+    fn look_at(&self, pack: i64, slots: usize) -> Result<Verdict, StoreError> {
+        let marked: Vec<bool> = {
+            let mut state = self.store.state.lock();
+            let Some(marks) = &mut state.marks else { return Ok(Verdict::Keep) };
+            (0..slots).map(|slot| marks.is_marked(Address::new(pack, slot))).collect()
+        };
+        if marked.iter().all(|marked| !marked) {
+            return Ok(Verdict::Drop);
+        }
+        if marked.iter().all(|marked| *marked) {
+            return Ok(Verdict::Keep);
+        }
+        let stored = self.store.db.read(|c| Stored::load(c, pack))?;
+        let Some(toc) = stored.as_ref().and_then(Stored::toc).filter(|toc| toc.slots() == slots) else {
+            return Ok(Verdict::Keep);
+        };
+        let (mut all, mut dead) = (0, 0);
+        for (entry, marked) in toc.entries().zip(marked) {
+            all += u64::from(entry.stored);
+            dead += if marked { 0 } else { u64::from(entry.stored) };
+        }
+        let enough = dead > 0 && dead as f64 >= all as f64 * f64::from(self.options.dead_fraction);
+        Ok(if enough { Verdict::Compact } else { Verdict::Keep })
+    }
+
+    /// Deletes packs in which nothing is alive, unless something in them was found meanwhile.
+    fn drop_packs(&self, packs: &[(i64, usize)], report: &mut GcReport) -> Result<(), StoreError> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let (dropped, freed) = self.store.db.write(|tx| {
+            let (mut dropped, mut freed) = (0, 0);
+            for (pack, slots) in packs {
+                let toc = Stored::load(tx, *pack)?;
+                let mut entries: Vec<Entry> = toc.as_ref().and_then(Stored::toc).map(|toc| toc.entries().collect()).unwrap_or_default();
+                entries.resize((*slots).max(entries.len()), Entry::dead());
+                if self.take_dead(*pack, &entries).contains(&false) {
+                    continue;
+                }
+                let stored: i64 = tx.query_row("SELECT ifnull((SELECT stored FROM pack_toc WHERE id = ?1), 0)", [pack], |row| row.get(0))?;
+                tx.prepare_cached("DELETE FROM pack WHERE id = ?1")?.execute([pack])?;
+                tx.prepare_cached("DELETE FROM pack_toc WHERE id = ?1")?.execute([pack])?;
+                dropped += 1;
+                freed += stored as u64;
+            }
+            Ok::<_, StoreError>((dropped, freed))
+        })?;
+        packs.iter().for_each(|(pack, _)| self.store.tocs.forget(*pack));
+        report.packs_dropped += dropped;
+        report.bytes_freed += freed;
+        let mut state = self.store.state.lock();
+        state.packs = state.packs.saturating_sub(dropped);
+        state.stored = state.stored.saturating_sub(freed);
+        drop(state);
+        self.rest()
+    }
+
+    /// Rewrites a pack without its dead chunks.
+    fn compact(&self, pack: i64, report: &mut GcReport) -> Result<(), StoreError> {
+        let freed = self.store.db.write(|tx| {
+            let stored = Stored::load(tx, pack)?;
+            let Some(toc) = stored.as_ref().and_then(Stored::toc) else { return Ok(0) };
+            let mut entries: Vec<Entry> = toc.entries().collect();
+            let old = tx.blob_open(MAIN_DB, c"pack", c"data", pack, true)?;
+            if entries.iter().any(|entry| entry.offset as usize + entry.stored as usize > old.len()) {
+                return Ok(0); // damaged: what is left of it stays as it is
+            }
+            let dead = self.take_dead(pack, &entries);
+            let data = live_data(&old, &mut entries, &dead)?;
+            drop(old);
+            let before: i64 = tx.query_row("SELECT stored FROM pack_toc WHERE id = ?1", [pack], |row| row.get(0))?;
+            tx.prepare_cached("UPDATE pack SET data = zeroblob(?2) WHERE id = ?1")?.execute(params![pack, data.len() as i64])?;
+            tx.blob_open(MAIN_DB, c"pack", c"data", pack, false)?.write_all_at(&data, 0)?;
+            let mut bytes = Vec::with_capacity(entries.len() * ENTRY_BYTES);
+            entries.iter().for_each(|entry| entry.append_to(&mut bytes));
+            tx.prepare_cached("UPDATE pack_toc SET stored = ?2, entries = ?3 WHERE id = ?1")?.execute(params![pack, data.len() as i64, bytes])?;
+            Ok::<_, StoreError>((before as u64).saturating_sub(data.len() as u64))
+        })?;
+        self.store.tocs.forget(pack);
+        report.packs_compacted += 1;
+        report.bytes_freed += freed;
+        let mut state = self.store.state.lock();
+        state.stored = state.stored.saturating_sub(freed);
+        drop(state);
+        self.rest()
+    }
+
+    /// Decides for good which chunks of a pack are dead, and removes those from the index: from now on nobody can find them.
+    fn take_dead(&self, pack: i64, entries: &[Entry]) -> Vec<bool> {
+        let mut state = self.store.state.lock();
+        let Some(mut marks) = state.marks.take() else { return vec![false; entries.len()] };
+        let dead = entries
+            .iter()
+            .enumerate()
+            .map(|(slot, entry)| {
+                let address = Address::new(pack, slot);
+                let dead = !marks.is_marked(address);
+                if dead {
+                    state.index.remove(&entry.hash, address);
+                }
+                dead
+            })
+            .collect();
+        state.marks = Some(marks);
+        dead
+    }
+
+    /// Moves what was written into the file and gives free pages back, unless they are few.
+    fn shrink(&self, report: &mut GcReport) -> Result<(), StoreError> {
+        self.store.db.checkpoint()?;
+        loop {
+            let (free, pages) = self.store.db.read(|c| {
+                let number = |name| c.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map(|n| n as u64);
+                Ok::<_, StoreError>((number("freelist_count")?, number("page_count")?))
+            })?;
+            report.free_pages = free;
+            if free == 0 || (report.bytes_freed == 0 && report.segments_dropped == 0) || free <= pages / KEPT_FREE {
+                return Ok(());
+            }
+            report.free_pages = self.store.db.shrink(PAGES_AT_ONCE)?;
+            self.store.db.checkpoint()?;
+            if report.free_pages >= free {
+                return Ok(());
+            }
+            self.rest()?;
+        }
+    }
+
+    fn rest(&self) -> Result<(), StoreError> {
+        if !self.options.pause.is_zero() {
+            std::thread::sleep(self.options.pause);
+        }
+        self.check_cancelled()
+    }
+
+    fn check_cancelled(&self) -> Result<(), StoreError> {
+        if self.options.cancel.load(Ordering::Relaxed) { Err(StoreError::Cancelled) } else { Ok(()) }
+    }
+}
+
+enum Verdict {
+    Keep,
+    Compact,
+    Drop,
+}
+
+/// The stored bytes of the chunks that are not dead, one after the other; their entries are set to where they lie now.
+fn live_data(old: &Blob, entries: &mut [Entry], dead: &[bool]) -> Result<Vec<u8>, StoreError> {
+    let mut data = Vec::new();
+    for (entry, dead) in entries.iter_mut().zip(dead) {
+        if *dead || entry.is_dead() {
+            *entry = Entry::dead();
+            continue;
+        }
+        let at = data.len();
+        data.resize(at + entry.stored as usize, 0);
+        old.read_at_exact(&mut data[at..], entry.offset as usize)?;
+        entry.offset = at as u32;
+    }
+    Ok(data)
+}
+
+fn sort(ids: &mut Vec<i64>) {
+    ids.sort_unstable();
+    ids.dedup();
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::Damaged(format!(
+        "{what}; no space is given back until the backups that `cofferd check` names are deleted"
+    ))
+}

@@ -1,0 +1,339 @@
+//! Taking a volume in: known chunks are found, new ones are packed, and packs and segments are committed together, a pack or
+//! two at a time, so that a transaction is short and everything below a segment is there before the segment is.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{MAIN_DB, OptionalExtension, Transaction, params};
+
+use super::format::{
+    self, Address, CHUNK_SIZE, ENTRY_BYTES, Encoding, Entry, FORMAT, Hash, MAX_PACKS, PACK_BYTES, PACK_SLOTS, SEGMENT_CHUNKS, ZERO_HASH,
+};
+use super::state::Lease;
+use super::{Store, StoreError};
+
+/// Segments collected before they are committed even if the open pack is not full: 16 GiB of a volume with few changes.
+const SEGMENTS_AT_ONCE: usize = 64;
+/// Packs written before the WAL is moved into the file. Each time costs two waits for the disk.
+const PACKS_A_CHECKPOINT: u32 = 4;
+
+/// One volume being taken in. All that it finds or stores is safe from garbage collection until it, and the [`Sealed`]
+/// made from it, are dropped.
+pub struct Ingest<'a> {
+    store: &'a Store,
+    lease: Lease,
+    /// Chunks in packs that are not committed yet.
+    pending: Mutex<HashMap<Hash, Address>>,
+}
+
+impl<'a> Ingest<'a> {
+    pub(super) fn new(store: &'a Store) -> Ingest<'a> {
+        Ingest { store, lease: Lease::new(&store.state), pending: Mutex::default() }
+    }
+
+    /// Finds a stored chunk and holds it for the segment it is to be part of. `chunk` is its number in the volume. May be
+    /// called by many threads, and ahead of the writer.
+    pub fn find(&self, chunk: u64, hash: &Hash) -> Result<Option<Address>, StoreError> {
+        let segment = chunk / SEGMENT_CHUNKS as u64;
+        if let Some(address) = self.pending().get(hash) {
+            // Still under the mutex of what is pending, so before its first hold is released.
+            self.lease.hold(segment, *address);
+            return Ok(Some(*address));
+        }
+        let candidates = self.store.state.lock().index.candidates(hash);
+        for address in candidates {
+            let confirmed = self.store.tocs.hash_at(&self.store.db, address)? == Some(*hash);
+            if confirmed && self.lease.hold_if_indexed(segment, hash, address) {
+                return Ok(Some(address));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The one place where the chunks of the volume go, in their order.
+    pub fn writer(&self) -> Writer<'_> {
+        Writer {
+            ingest: self,
+            hashes: Vec::with_capacity(SEGMENT_CHUNKS),
+            addresses: Vec::with_capacity(SEGMENT_CHUNKS),
+            segments: Vec::new(),
+            map: Vec::new(),
+            committed: 0,
+            pack: None,
+            spare: Vec::new(),
+            since_checkpoint: 0,
+            stored: 0,
+            new: 0,
+        }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, HashMap<Hash, Address>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the work with what [`Writer::finish`] returned, keeping the lease.
+    pub fn seal(self, finished: Finished) -> Sealed {
+        Sealed { finished, _lease: self.lease }
+    }
+}
+
+/// A volume that is stored completely, except for the row that names it. Must be kept until the transaction that
+/// [`Sealed::commit`] was part of has been committed, or garbage collection may take its chunks.
+pub struct Sealed {
+    finished: Finished,
+    _lease: Lease,
+}
+
+pub struct Finished {
+    pub size: u64,
+    pub hash: Hash,
+    pub segments: Vec<i64>,
+    /// Bytes added to packs.
+    pub stored: u64,
+    /// Bytes of the volume that were not in the coffer before.
+    pub new: u64,
+}
+
+impl Sealed {
+    /// Inserts the volume map within the caller's transaction and returns its id.
+    pub fn commit(&self, tx: &Transaction) -> Result<i64, StoreError> {
+        let map = &self.finished;
+        tx.prepare_cached("INSERT INTO volume_map (hash, size, chunk_size, segments) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+            map.hash,
+            map.size as i64,
+            CHUNK_SIZE,
+            format::segments_to_bytes(&map.segments)
+        ])?;
+        Ok(tx.last_insert_rowid())
+    }
+}
+
+impl std::ops::Deref for Sealed {
+    type Target = Finished;
+
+    fn deref(&self) -> &Finished {
+        &self.finished
+    }
+}
+
+/// Puts the chunks of a volume in order into packs and segments.
+pub struct Writer<'a> {
+    ingest: &'a Ingest<'a>,
+    /// The chunks of the segment in the making.
+    hashes: Vec<Hash>,
+    addresses: Vec<Address>,
+    /// The chunks of complete segments that are not committed.
+    segments: Vec<Vec<Address>>,
+    /// All complete segments: hash, and id once it is known (0 for zeros).
+    map: Vec<(Hash, i64)>,
+    /// How many of `map` have their id.
+    committed: usize,
+    pack: Option<PackDraft>,
+    /// Memory of the pack before, to be used again.
+    spare: Vec<u8>,
+    since_checkpoint: u32,
+    stored: u64,
+    new: u64,
+}
+
+struct PackDraft {
+    id: i64,
+    data: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl<'a> Writer<'a> {
+    /// The next `count` chunks are zeros.
+    pub fn put_zeros(&mut self, mut count: u64) -> Result<(), StoreError> {
+        while count > 0 {
+            if self.hashes.is_empty() && count >= SEGMENT_CHUNKS as u64 {
+                self.map.push((ZERO_HASH, 0));
+                count -= SEGMENT_CHUNKS as u64;
+            } else {
+                self.put(ZERO_HASH, Address::ZERO)?;
+                count -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next chunk is one that [`Ingest::find`] has found.
+    pub fn put_known(&mut self, hash: Hash, address: Address) -> Result<(), StoreError> {
+        self.put(hash, address)
+    }
+
+    /// The next chunk was not found. Returns the bytes added: 0 if the same was put since it was looked for.
+    pub fn put_new(&mut self, hash: Hash, raw: u32, encoding: Encoding, stored: &[u8]) -> Result<u64, StoreError> {
+        // Its like may have been put since it was looked for.
+        if let Some(address) = self.ingest.find(self.chunk(), &hash)? {
+            self.put(hash, address)?;
+            return Ok(0);
+        }
+        let pack = match &mut self.pack {
+            Some(pack) => pack,
+            none => none.insert(PackDraft::new(self.ingest.store, mem::take(&mut self.spare))?),
+        };
+        let address = Address::new(pack.id, pack.entries.len());
+        pack.entries.push(Entry::new(hash, pack.data.len() as u32, stored.len() as u32, raw, encoding));
+        pack.data.extend_from_slice(stored);
+        let full = pack.is_full();
+        self.ingest.lease.hold(self.segment_number(), address);
+        self.ingest.pending().insert(hash, address);
+        self.stored += stored.len() as u64;
+        self.new += u64::from(raw);
+        self.put(hash, address)?;
+        if full {
+            self.commit()?;
+        }
+        Ok(stored.len() as u64)
+    }
+
+    /// Commits the rest. The volume has `size` bytes, and as many chunks were put as that makes.
+    pub fn finish(mut self, size: u64) -> Result<Finished, StoreError> {
+        debug_assert_eq!(self.chunk(), size.div_ceil(u64::from(CHUNK_SIZE)));
+        if !self.hashes.is_empty() {
+            self.close_segment();
+        }
+        self.commit()?;
+        if self.since_checkpoint > 0 {
+            self.ingest.store.db.checkpoint()?;
+        }
+        let hash = format::map_hash(size, CHUNK_SIZE, self.map.iter().map(|(hash, _)| hash));
+        let segments = self.map.iter().map(|(_, id)| *id).collect();
+        Ok(Finished { size, hash, segments, stored: self.stored, new: self.new })
+    }
+
+    fn put(&mut self, hash: Hash, address: Address) -> Result<(), StoreError> {
+        self.hashes.push(hash);
+        self.addresses.push(address);
+        if self.hashes.len() == SEGMENT_CHUNKS {
+            self.close_segment();
+            if self.segments.len() >= SEGMENTS_AT_ONCE {
+                self.commit()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close_segment(&mut self) {
+        if self.addresses.iter().all(|address| address.is_zero()) {
+            self.map.push((ZERO_HASH, 0));
+        } else {
+            self.map.push((format::segment_hash(&self.hashes), -1));
+            self.segments.push(self.addresses.clone());
+        }
+        self.hashes.clear();
+        self.addresses.clear();
+    }
+
+    /// Number of the next chunk.
+    fn chunk(&self) -> u64 {
+        self.segment_number() * SEGMENT_CHUNKS as u64 + self.hashes.len() as u64
+    }
+
+    fn segment_number(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    /// One transaction with the open pack and all complete segments.
+    fn commit(&mut self) -> Result<(), StoreError> {
+        if self.pack.is_none() && self.segments.is_empty() {
+            return Ok(());
+        }
+        let ingest = self.ingest;
+        ingest.store.db.write(|tx| {
+            if let Some(pack) = &self.pack {
+                pack.insert(tx)?;
+            }
+            let waiting = self.map[self.committed..].iter_mut().filter(|(hash, _)| *hash != ZERO_HASH);
+            for ((hash, id), addresses) in waiting.zip(&self.segments) {
+                *id = store_segment(tx, hash, addresses)?;
+                // Within the transaction, because a collection deletes segments within its own.
+                ingest.lease.hold_segments([*id]);
+            }
+            Ok::<_, StoreError>(())
+        })?;
+        self.committed = self.map.len();
+        self.segments.clear();
+        if let Some(pack) = self.pack.take() {
+            self.publish(pack);
+        }
+        ingest.lease.release_chunks_before(self.segment_number());
+        if self.since_checkpoint >= PACKS_A_CHECKPOINT {
+            self.since_checkpoint = 0;
+            ingest.store.db.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Lets everybody find the chunks of a pack that was just committed.
+    fn publish(&mut self, pack: PackDraft) {
+        let mut state = self.ingest.store.state.lock();
+        state.packs += 1;
+        state.stored += pack.data.len() as u64;
+        for (slot, entry) in pack.entries.iter().enumerate() {
+            state.index.insert(&entry.hash, Address::new(pack.id, slot));
+        }
+        drop(state);
+        // Only now: at every moment a chunk is to be found in the one or the other.
+        self.ingest.pending().clear();
+        self.since_checkpoint += 1;
+        self.spare = pack.data;
+    }
+}
+
+impl PackDraft {
+    fn new(store: &Store, mut data: Vec<u8>) -> Result<PackDraft, StoreError> {
+        let mut state = store.state.lock();
+        let id = state.next_pack;
+        if id >= MAX_PACKS {
+            return Err(StoreError::TooManyPacks);
+        }
+        state.next_pack += 1;
+        data.clear();
+        data.reserve(PACK_BYTES + CHUNK_SIZE as usize);
+        Ok(PackDraft { id, data, entries: Vec::new() })
+    }
+
+    fn is_full(&self) -> bool {
+        self.data.len() >= PACK_BYTES || self.entries.len() == PACK_SLOTS
+    }
+
+    fn insert(&self, tx: &Transaction) -> Result<(), StoreError> {
+        // Written into a row of zeros: binding the data would make SQLite copy it once more.
+        tx.prepare_cached("INSERT INTO pack (id, data) VALUES (?1, zeroblob(?2))")?.execute(params![self.id, self.data.len() as i64])?;
+        tx.blob_open(MAIN_DB, c"pack", c"data", self.id, false)?.write_all_at(&self.data, 0)?;
+        let mut entries = Vec::with_capacity(self.entries.len() * ENTRY_BYTES);
+        self.entries.iter().for_each(|entry| entry.append_to(&mut entries));
+        tx.prepare_cached("INSERT INTO pack_toc (id, format, slots, stored, entries) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+            self.id,
+            FORMAT,
+            self.entries.len() as i64,
+            self.data.len() as i64,
+            entries
+        ])?;
+        Ok(())
+    }
+}
+
+/// Finds the segment of this name or inserts it. A segment that is there but lists other places of the same chunks is set
+/// to ours, which were looked at just now: a damaged chunk that was stored anew is repaired in older backups too.
+fn store_segment(tx: &Transaction, hash: &Hash, addresses: &[Address]) -> Result<i64, StoreError> {
+    let ours = format::addresses_to_bytes(addresses);
+    let found = tx
+        .prepare_cached("SELECT id, format = ?2 AND chunks = ?3 FROM segment WHERE hash = ?1")?
+        .query_row(params![hash, FORMAT, ours], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?)))
+        .optional()?;
+    match found {
+        Some((id, true)) => Ok(id),
+        Some((id, false)) => {
+            tx.prepare_cached("UPDATE segment SET format = ?2, chunks = ?3 WHERE id = ?1")?.execute(params![id, FORMAT, ours])?;
+            Ok(id)
+        }
+        None => {
+            tx.prepare_cached("INSERT INTO segment (hash, format, chunks) VALUES (?1, ?2, ?3)")?.execute(params![hash, FORMAT, ours])?;
+            Ok(tx.last_insert_rowid())
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The store: the bytes of all backups, deduplicated, compressed and verifiable, in four tables of the coffer.
+//!
+//! A volume is cut into chunks of 256 KiB named by their BLAKE3 hash. New chunks are appended to packs of about 8 MiB; a
+//! chunk's address, pack and slot, never changes. A segment lists the addresses of 256 MiB of a volume, a volume map lists
+//! segments; both are named by the hashes below them, so a whole volume is a Merkle tree and equal parts are shared between
+//! backups. FORMAT.md describes the tables exactly.
+//!
+//! [`Store::begin`] takes a volume in, [`read`] gives it back, [`Store::gc`] removes what no map refers to.
+
+mod check;
+pub mod codec;
+pub mod format;
+mod gc;
+mod index;
+mod intake;
+pub mod read;
+mod state;
+mod toc;
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, ErrorCode, Transaction};
+
+use crate::db::Db;
+pub use check::MapReport;
+pub use gc::{GcOptions, GcReport};
+pub use intake::{Finished, Ingest, Sealed, Writer};
+pub use read::Corrupt;
+pub use state::Lease;
+
+use format::{Address, Toc};
+use index::Index;
+use state::{Shared, State};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the disk of the coffer is full; free some space there, then try again")]
+    Full,
+    #[error("the coffer has no volume map {0}: the backup is deleted or damaged")]
+    NoSuchMap(i64),
+    #[error("the coffer is damaged: {0}")]
+    Damaged(String),
+    #[error("the coffer holds the largest number of packs its format allows")]
+    TooManyPacks,
+    #[error("cancelled")]
+    Cancelled,
+    #[error("cannot set up compression: {0}")]
+    Codec(std::io::Error),
+    #[error("the coffer's database says: {0}")]
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> StoreError {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => StoreError::Full,
+            _ => StoreError::Sqlite(error),
+        }
+    }
+}
+
+/// The opened store. One for each coffer, shared by all threads.
+pub struct Store {
+    db: Arc<Db>,
+    state: Shared,
+    tocs: toc::Cache,
+    collecting: std::sync::Mutex<()>,
+}
+
+/// Sizes of the store, for people and for monitoring.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    pub packs: u64,
+    /// Chunks that a backup may share.
+    pub chunks: u64,
+    /// Bytes in packs, after compression.
+    pub stored_bytes: u64,
+    pub segments: u64,
+    pub maps: u64,
+    /// Memory of the index.
+    pub index_bytes: u64,
+    /// Pages of the file that hold nothing and will be used next.
+    pub free_pages: u64,
+    pub pages: u64,
+    pub page_size: u64,
+}
+
+impl Store {
+    /// Opens the store of a coffer: reads the tables of contents into the index, about a tenth of a second for a million
+    /// chunks. Tables that cannot be understood are left out; restores that need them will say so.
+    pub fn open(db: Arc<Db>) -> Result<Store, StoreError> {
+        let state = db.read(load)?;
+        Ok(Store { db, state: Shared::new(state), tocs: toc::Cache::new(), collecting: std::sync::Mutex::new(()) })
+    }
+
+    /// Begins to take a volume in.
+    pub fn begin(&self) -> Ingest<'_> {
+        Ingest::new(self)
+    }
+
+    /// Removes a volume map within the caller's transaction. The space of what only it referred to comes back by [`Store::gc`].
+    pub fn delete_map(tx: &Transaction, map_id: i64) -> Result<(), StoreError> {
+        tx.prepare_cached("DELETE FROM volume_map WHERE id = ?1")?.execute([map_id])?;
+        Ok(())
+    }
+
+    pub fn stats(&self) -> Result<StoreStats, StoreError> {
+        let mut stats = self.db.read(|c| {
+            let number = |sql: &str| c.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|n| n as u64);
+            Ok::<_, StoreError>(StoreStats {
+                segments: number("SELECT count(*) FROM segment")?,
+                maps: number("SELECT count(*) FROM volume_map")?,
+                free_pages: number("PRAGMA freelist_count")?,
+                pages: number("PRAGMA page_count")?,
+                page_size: number("PRAGMA page_size")?,
+                ..StoreStats::default()
+            })
+        })?;
+        let state = self.state.lock();
+        stats.packs = state.packs;
+        stats.stored_bytes = state.stored;
+        stats.chunks = state.index.len() as u64;
+        stats.index_bytes = state.index.bytes() as u64;
+        Ok(stats)
+    }
+}
+
+fn load(connection: &Connection) -> Result<State, StoreError> {
+    let (slots, next): (i64, i64) = connection.query_row(
+        "SELECT (SELECT ifnull(sum(slots), 0) FROM pack_toc),
+                1 + max((SELECT ifnull(max(id), 0) FROM pack), (SELECT ifnull(max(id), 0) FROM pack_toc))",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let mut state = State::new(Index::with_capacity(usize::try_from(slots).unwrap_or(0)), next, 0, 0);
+    let mut statement = connection.prepare("SELECT id, format, stored, entries FROM pack_toc")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let pack = row.get(0)?;
+        state.packs += 1;
+        state.stored += row.get::<_, i64>(2)? as u64;
+        let bytes = row.get_ref(3)?.as_blob().unwrap_or_default();
+        let Some(toc) = Toc::parse(row.get(1)?, bytes) else { continue };
+        for (slot, entry) in toc.entries().enumerate() {
+            if entry.encoding().is_some() && !entry.is_damaged() {
+                state.index.insert(&entry.hash, Address::new(pack, slot));
+            }
+        }
+    }
+    Ok(state)
+}

@@ -1,0 +1,541 @@
+//! Giving a volume back: windows of a few MiB are read in parallel, each in one short read transaction, and every level of
+//! the volume's hash tree is computed again, so that a changed bit anywhere is found and never passed on.
+
+use std::ops::{DerefMut, Range};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::blob::Blob;
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OptionalExtension};
+
+use super::codec::Decoder;
+use super::format::{self, Address, Encoding, Entry, Hash, SEGMENT_CHUNKS, ZERO_HASH};
+use super::state::Lease;
+use super::toc::Stored;
+use super::{Store, StoreError};
+
+/// Bytes of the volume that are read at once.
+const WINDOW_BYTES: usize = 4 << 20;
+/// Segment names looked up in one transaction.
+const NAMES_AT_ONCE: usize = 256;
+
+/// A part of a volume that cannot be given back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Corrupt {
+    /// Where it begins in the volume.
+    pub offset: u64,
+    pub length: u64,
+    pub reason: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("{} bytes at offset {} are damaged in the coffer: {}", .0.length, .0.offset, .0.reason)]
+    Corrupt(Corrupt),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> ReadError {
+        ReadError::Store(error.into())
+    }
+}
+
+/// What [`MapReader::for_each`] hands out. Pieces come in no particular order and do not overlap.
+pub enum Piece<'a> {
+    Zeros {
+        offset: u64,
+        length: u64,
+    },
+    /// Verified bytes.
+    Data {
+        offset: u64,
+        bytes: &'a [u8],
+    },
+    Bad(Corrupt),
+}
+
+/// A stored volume opened for reading; safe from garbage collection until dropped.
+pub struct MapReader<'a> {
+    store: &'a Store,
+    size: u64,
+    chunk_size: usize,
+    hash: Vec<u8>,
+    segments: Vec<i64>,
+    lease: Lease,
+}
+
+/// The chunks of one segment.
+struct Plan {
+    /// Its number in the volume.
+    segment: usize,
+    addresses: Vec<Address>,
+    hashes: Vec<Hash>,
+    /// Why it cannot be what it was when it was stored.
+    fault: Option<String>,
+}
+
+/// Some consecutive chunks of a segment.
+struct Window {
+    plan: Arc<Plan>,
+    chunks: Range<usize>,
+}
+
+/// One thread's tools.
+struct Tools<B> {
+    decoder: Decoder,
+    stored: Vec<u8>,
+    raw: B,
+}
+
+impl<'a> MapReader<'a> {
+    pub fn open(store: &'a Store, map_id: i64) -> Result<MapReader<'a>, ReadError> {
+        let row = store.db.read(|c| {
+            c.prepare_cached("SELECT hash, size, chunk_size, segments FROM volume_map WHERE id = ?1")?
+                .query_row([map_id], |row| {
+                    Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)?, row.get::<_, Vec<u8>>(3)?))
+                })
+                .optional()
+        })?;
+        let (hash, size, chunk_size, segments) = row.ok_or(StoreError::NoSuchMap(map_id))?;
+        let damaged = |reason: &str| ReadError::Corrupt(Corrupt { offset: 0, length: size, reason: reason.to_string() });
+        let chunk_size = usize::try_from(chunk_size)
+            .ok()
+            .filter(|n| n.is_power_of_two() && (4096..=WINDOW_BYTES).contains(n))
+            .ok_or_else(|| damaged("the volume map has an impossible chunk size"))?;
+        let segments = format::segments_from_bytes(&segments)
+            .filter(|ids| ids.len() as u64 == size.div_ceil((chunk_size * SEGMENT_CHUNKS) as u64))
+            .ok_or_else(|| damaged("the volume map does not fit the size of the volume"))?;
+        let lease = Lease::new(&store.state);
+        lease.hold_segments(segments.iter().copied());
+        // Only if the map is still there was it there when its segments began to be held.
+        if !store.db.read(|c| c.prepare_cached("SELECT 1 FROM volume_map WHERE id = ?1")?.exists([map_id]))? {
+            return Err(StoreError::NoSuchMap(map_id).into());
+        }
+        Ok(MapReader { store, size, chunk_size, hash, segments, lease })
+    }
+
+    /// Bytes of the volume.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Chunks of the volume.
+    pub fn chunks(&self) -> u64 {
+        self.size.div_ceil(self.chunk_size as u64)
+    }
+
+    /// Verifies the top of the tree: all segments are there and make the name of the volume's content.
+    pub fn check_top(&self) -> Result<Vec<Corrupt>, StoreError> {
+        let mut hashes = Vec::with_capacity(self.segments.len());
+        let mut corrupt = Vec::new();
+        for ids in self.segments.chunks(NAMES_AT_ONCE) {
+            let first = hashes.len();
+            let names = self.store.db.read(|c| ids.iter().map(|id| segment_name(c, *id)).collect::<Result<Vec<_>, _>>())?;
+            for (at, name) in names.into_iter().enumerate() {
+                if name.is_none() {
+                    corrupt.push(self.bad_segment(first + at, "its segment is missing"));
+                }
+                hashes.push(name.unwrap_or(ZERO_HASH));
+            }
+        }
+        if corrupt.is_empty() && format::map_hash(self.size, self.chunk_size as u32, &hashes)[..] != self.hash {
+            // One of the segments' names may be to blame.
+            for segment in (0..self.segments.len()).filter(|segment| self.segments[*segment] != 0) {
+                if let Some(fault) = self.plan(segment)?.fault {
+                    corrupt.push(self.bad_segment(segment, &fault));
+                }
+            }
+            if corrupt.is_empty() {
+                corrupt.push(Corrupt { offset: 0, length: self.size, reason: "the volume map does not match its hash".to_string() });
+            }
+        }
+        Ok(corrupt)
+    }
+
+    /// Reads and verifies the whole volume with this many threads and hands it out piece by piece. `buffer` makes a thread's
+    /// memory of the given size; data pieces begin at a multiple of the chunk size in it. The first error stops all.
+    pub fn for_each<B, E>(
+        &self,
+        workers: usize,
+        cancel: &AtomicBool,
+        buffer: impl Fn(usize) -> B + Sync,
+        visit: impl Fn(Piece) -> Result<(), E> + Sync,
+    ) -> Result<(), E>
+    where
+        B: DerefMut<Target = [u8]>,
+        E: From<StoreError> + Send,
+    {
+        let failure = Mutex::new(None);
+        let stop = AtomicBool::new(false);
+        let fail = |error: E| {
+            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            stop.store(true, Ordering::Relaxed);
+        };
+        let (sender, receiver) = crossbeam_channel::bounded::<Window>(workers * 2);
+        std::thread::scope(|scope| {
+            for _ in 0..workers.max(1) {
+                let receiver = receiver.clone();
+                let (buffer, visit, fail, stop) = (&buffer, &visit, &fail, &stop);
+                scope.spawn(move || {
+                    let mut tools = match Tools::new(buffer(WINDOW_BYTES)) {
+                        Ok(tools) => tools,
+                        Err(e) => return fail(e.into()),
+                    };
+                    for window in receiver {
+                        if stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        if let Err(e) = self.window(&window, &mut tools, visit) {
+                            return fail(e);
+                        }
+                    }
+                });
+            }
+            drop(receiver);
+            let sent = self.send_windows(sender, cancel, &stop, &buffer, &visit);
+            sent.unwrap_or_else(&fail);
+        });
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn send_windows<B, E>(
+        &self,
+        sender: crossbeam_channel::Sender<Window>,
+        cancel: &AtomicBool,
+        stop: &AtomicBool,
+        buffer: &impl Fn(usize) -> B,
+        visit: &impl Fn(Piece) -> Result<(), E>,
+    ) -> Result<(), E>
+    where
+        B: DerefMut<Target = [u8]>,
+        E: From<StoreError>,
+    {
+        for segment in 0..self.segments.len() {
+            let range = self.segment_range(segment);
+            if self.segments[segment] == 0 {
+                visit(Piece::Zeros { offset: range.start, length: range.end - range.start })?;
+                continue;
+            }
+            let plan = Arc::new(self.plan(segment)?);
+            if plan.fault.is_some() {
+                self.locate_fault(&plan, buffer(WINDOW_BYTES), visit)?;
+                continue;
+            }
+            for window in self.windows(&plan) {
+                if cancel.load(Ordering::Relaxed) {
+                    return Err(StoreError::Cancelled.into());
+                }
+                if stop.load(Ordering::Relaxed) || sender.send(window).is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A segment is not what it was: finds the chunks that are to blame, or else reports it as a whole.
+    fn locate_fault<B, E>(&self, plan: &Arc<Plan>, raw: B, visit: &impl Fn(Piece) -> Result<(), E>) -> Result<(), E>
+    where
+        B: DerefMut<Target = [u8]>,
+        E: From<StoreError>,
+    {
+        let mut tools = Tools::new(raw)?;
+        let found = std::cell::Cell::new(false);
+        for window in self.windows(plan) {
+            self.window(&window, &mut tools, &|piece: Piece| match piece {
+                Piece::Bad(corrupt) => {
+                    found.set(true);
+                    visit(Piece::Bad(corrupt))
+                }
+                _ => Ok(()),
+            })?;
+        }
+        match &plan.fault {
+            Some(fault) if !found.get() => visit(Piece::Bad(self.bad_segment(plan.segment, fault))),
+            _ => Ok(()),
+        }
+    }
+
+    fn windows<'p>(&self, plan: &'p Arc<Plan>) -> impl Iterator<Item = Window> + use<'p> {
+        let step = WINDOW_BYTES / self.chunk_size;
+        let chunks = plan.addresses.len();
+        (0..chunks).step_by(step).map(move |at| Window { plan: plan.clone(), chunks: at..(at + step).min(chunks) })
+    }
+
+    /// The bytes of the volume in a segment.
+    fn segment_range(&self, segment: usize) -> Range<u64> {
+        let bytes = (self.chunk_size * SEGMENT_CHUNKS) as u64;
+        let start = segment as u64 * bytes;
+        start..(start + bytes).min(self.size)
+    }
+
+    fn bad_segment(&self, segment: usize, reason: &str) -> Corrupt {
+        let range = self.segment_range(segment);
+        Corrupt { offset: range.start, length: range.end - range.start, reason: reason.to_string() }
+    }
+
+    /// Loads a segment and the names of its chunks, and verifies that they make the segment's name.
+    fn plan(&self, segment: usize) -> Result<Plan, StoreError> {
+        let range = self.segment_range(segment);
+        let chunks = (range.end - range.start).div_ceil(self.chunk_size as u64) as usize;
+        let broken = |fault: &str| Plan { segment, addresses: Vec::new(), hashes: Vec::new(), fault: Some(fault.to_string()) };
+        let loaded = self.store.db.read(|c| {
+            let row = c
+                .prepare_cached("SELECT hash, format, chunks FROM segment WHERE id = ?1")?
+                .query_row([self.segments[segment]], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?, row.get::<_, Vec<u8>>(2)?)))
+                .optional()?;
+            let Some((name, format, bytes)) = row else {
+                return Ok::<_, rusqlite::Error>(None);
+            };
+            let addresses = format::addresses_from_bytes(format, &bytes).filter(|list| list.len() == chunks).unwrap_or_default();
+            let hashes = names(c, &addresses)?;
+            Ok(Some((name, addresses, hashes)))
+        });
+        let (name, addresses, hashes) = match loaded {
+            Ok(Some(loaded)) => loaded,
+            Ok(None) => return Ok(broken("its segment is missing")),
+            Err(e) => return damage(e).map(|reason| broken(&reason)),
+        };
+        if addresses.is_empty() {
+            return Ok(broken("its list of chunks is unreadable"));
+        }
+        let fault = (format::segment_hash(&hashes)[..] != name).then(|| "its list of chunks does not match its hash".to_string());
+        Ok(Plan { segment, addresses, hashes, fault })
+    }
+
+    /// Reads a window and hands it out in as few pieces as possible.
+    fn window<B, E>(&self, window: &Window, tools: &mut Tools<B>, visit: &impl Fn(Piece) -> Result<(), E>) -> Result<(), E>
+    where
+        B: DerefMut<Target = [u8]>,
+        E: From<StoreError>,
+    {
+        let mut plan = &window.plan;
+        let mut faults = self.fill(plan, &window.chunks, tools)?;
+        let fresh;
+        if faults.iter().any(Option::is_some) {
+            // A later backup of the same data may have moved the segment to better chunks.
+            fresh = Arc::new(self.plan(plan.segment)?);
+            if fresh.fault.is_none() && fresh.addresses != plan.addresses {
+                plan = &fresh;
+                faults = self.fill(plan, &window.chunks, tools)?;
+            }
+            self.distrust(plan, window.chunks.start, &faults);
+        }
+        let start = self.segment_range(plan.segment).start + (window.chunks.start * self.chunk_size) as u64;
+        let mut at = 0;
+        while at < faults.len() {
+            let chunk = |at: usize| (plan.addresses[window.chunks.start + at].is_zero(), faults[at].as_ref());
+            let first = chunk(at);
+            let end = (at + 1..faults.len()).find(|next| chunk(*next) != first).unwrap_or(faults.len());
+            let offset = start + (at * self.chunk_size) as u64;
+            let length = ((end - at) * self.chunk_size).min((self.size - offset) as usize);
+            visit(match first {
+                (_, Some(reason)) => Piece::Bad(Corrupt { offset, length: length as u64, reason: reason.clone() }),
+                (true, None) => Piece::Zeros { offset, length: length as u64 },
+                (false, None) => Piece::Data { offset, bytes: &tools.raw[at * self.chunk_size..][..length] },
+            })?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Reads, decodes and verifies chunks of a segment into the buffer. Returns for each what is wrong with it.
+    fn fill<B>(&self, plan: &Plan, chunks: &Range<usize>, tools: &mut Tools<B>) -> Result<Vec<Option<String>>, StoreError>
+    where
+        B: DerefMut<Target = [u8]>,
+    {
+        let base = self.segment_range(plan.segment).start;
+        let length = |chunk: usize| (self.size - base - (chunk * self.chunk_size) as u64).min(self.chunk_size as u64) as usize;
+        let mut faults = vec![None; chunks.len()];
+        let mut wanted: Vec<Wanted> = chunks
+            .clone()
+            .filter(|chunk| !plan.addresses[*chunk].is_zero())
+            .map(|chunk| Wanted { place: chunk - chunks.start, address: plan.addresses[chunk], hash: plan.hashes[chunk], raw: length(chunk) })
+            .collect();
+        wanted.sort_unstable_by_key(|wanted| wanted.address);
+        tools.stored.clear();
+        let found = self.store.db.read(|c| fetch(c, &wanted, &mut tools.stored, &mut faults))?;
+        for piece in found {
+            let raw = &mut tools.raw[piece.place * self.chunk_size..][..piece.raw];
+            let decoded = tools.decoder.decode(piece.encoding, &tools.stored[piece.stored], raw);
+            let verdict = match decoded {
+                Ok(()) if *blake3::hash(raw).as_bytes() == piece.hash => None,
+                Ok(()) => Some("its bytes do not match its hash".to_string()),
+                Err(reason) => Some(reason),
+            };
+            faults[piece.place] = verdict;
+        }
+        Ok(faults)
+    }
+
+    /// Sees to it that no later backup shares the chunks that were found damaged.
+    fn distrust(&self, plan: &Plan, first: usize, faults: &[Option<String>]) {
+        let bad = faults.iter().enumerate().filter(|(_, fault)| fault.is_some()).map(|(at, _)| first + at);
+        let chunks: Vec<_> = bad.map(|chunk| (plan.addresses[chunk], plan.hashes[chunk])).collect();
+        self.store.distrust(&chunks);
+    }
+}
+
+impl<B> Tools<B> {
+    fn new(raw: B) -> Result<Tools<B>, StoreError> {
+        Ok(Tools { decoder: Decoder::new().map_err(StoreError::Codec)?, stored: Vec::new(), raw })
+    }
+}
+
+/// A chunk to be read.
+struct Wanted {
+    /// Its number in the window.
+    place: usize,
+    address: Address,
+    hash: Hash,
+    raw: usize,
+}
+
+/// A chunk whose stored bytes were read.
+struct Found {
+    place: usize,
+    hash: Hash,
+    encoding: Encoding,
+    raw: usize,
+    /// Where in the bytes read.
+    stored: Range<usize>,
+}
+
+/// Reads the stored bytes of chunks, given by ascending address, in as few reads as possible. What cannot be read gets a fault.
+fn fetch(c: &Connection, wanted: &[Wanted], stored: &mut Vec<u8>, faults: &mut [Option<String>]) -> Result<Vec<Found>, StoreError> {
+    let mut found = Vec::with_capacity(wanted.len());
+    for group in wanted.chunk_by(|a, b| a.address.pack() == b.address.pack()) {
+        match fetch_pack(c, group, stored, faults, &mut found) {
+            Ok(()) => {}
+            Err(e) => {
+                let reason = damage(e)?;
+                found.retain(|piece: &Found| !group.iter().any(|wanted| wanted.place == piece.place));
+                group.iter().for_each(|wanted| faults[wanted.place] = Some(reason.clone()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn fetch_pack(
+    c: &Connection,
+    group: &[Wanted],
+    stored: &mut Vec<u8>,
+    faults: &mut [Option<String>],
+    found: &mut Vec<Found>,
+) -> Result<(), rusqlite::Error> {
+    let pack = group[0].address.pack();
+    let Some(toc) = Stored::load(c, pack)? else {
+        group.iter().for_each(|wanted| faults[wanted.place] = Some(format!("pack {pack} has no table of contents")));
+        return Ok(());
+    };
+    let Some(data) = open_pack(c, pack)? else {
+        group.iter().for_each(|wanted| faults[wanted.place] = Some(format!("pack {pack} is missing")));
+        return Ok(());
+    };
+    let mut run = Run { from: 0, to: 0, at: stored.len() };
+    let mut before: Option<(Address, Range<usize>)> = None;
+    for wanted in group {
+        let entry = toc.toc().and_then(|toc| toc.entry(wanted.address.slot()));
+        let (entry, encoding) = match plausible(entry, wanted, data.len()) {
+            Ok(entry) => entry,
+            Err(reason) => {
+                faults[wanted.place] = Some(reason);
+                continue;
+            }
+        };
+        let place = match &before {
+            Some((address, place)) if *address == wanted.address => place.clone(),
+            _ => {
+                let (from, to) = (entry.offset as usize, (entry.offset + entry.stored) as usize);
+                if from != run.to {
+                    run.read(&data, stored)?;
+                    run = Run { from, to: from, at: stored.len() };
+                }
+                run.to = to;
+                run.at + (from - run.from)..run.at + (to - run.from)
+            }
+        };
+        before = Some((wanted.address, place.clone()));
+        found.push(Found { place: wanted.place, hash: wanted.hash, encoding, raw: wanted.raw, stored: place });
+    }
+    run.read(&data, stored)
+}
+
+/// A range of a pack that is read at once, and where it goes.
+struct Run {
+    from: usize,
+    to: usize,
+    at: usize,
+}
+
+impl Run {
+    fn read(&self, data: &Blob, stored: &mut Vec<u8>) -> Result<(), rusqlite::Error> {
+        stored.resize(self.at + (self.to - self.from), 0);
+        data.read_at_exact(&mut stored[self.at..], self.from)
+    }
+}
+
+/// The entry of a wanted chunk, if it can be what was stored.
+fn plausible(entry: Option<Entry>, wanted: &Wanted, pack_bytes: usize) -> Result<(Entry, Encoding), String> {
+    let place = format!("slot {} of pack {}", wanted.address.slot(), wanted.address.pack());
+    let Some(entry) = entry else {
+        return Err(format!("{place} does not exist"));
+    };
+    let Some(encoding) = entry.encoding() else {
+        return Err(format!("{place} holds no chunk"));
+    };
+    let fits = entry.hash == wanted.hash
+        && entry.raw as usize == wanted.raw
+        && entry.stored <= entry.raw
+        && entry.offset.checked_add(entry.stored).is_some_and(|end| end as usize <= pack_bytes);
+    if fits { Ok((entry, encoding)) } else { Err(format!("the entry of {place} is damaged")) }
+}
+
+/// None if there is no such pack.
+fn open_pack(c: &Connection, pack: i64) -> Result<Option<Blob<'_>>, rusqlite::Error> {
+    match c.blob_open(MAIN_DB, c"pack", c"data", pack, true) {
+        Ok(data) => Ok(Some(data)),
+        // What SQLite says about a row that does not exist.
+        Err(e) if e.sqlite_error().is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_ERROR) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// The names of chunks by their packs' tables of contents; zeros for what cannot be found.
+fn names(c: &Connection, addresses: &[Address]) -> Result<Vec<Hash>, rusqlite::Error> {
+    let mut order: Vec<usize> = (0..addresses.len()).filter(|at| !addresses[*at].is_zero()).collect();
+    order.sort_unstable_by_key(|at| addresses[*at]);
+    let mut names = vec![ZERO_HASH; addresses.len()];
+    for group in order.chunk_by(|a, b| addresses[*a].pack() == addresses[*b].pack()) {
+        let stored = Stored::load(c, addresses[group[0]].pack())?;
+        let Some(toc) = stored.as_ref().and_then(Stored::toc) else { continue };
+        for at in group {
+            names[*at] = toc.entry(addresses[*at].slot()).map_or(ZERO_HASH, |entry| entry.hash);
+        }
+    }
+    Ok(names)
+}
+
+/// The name of a segment; None if it does not exist.
+fn segment_name(c: &Connection, id: i64) -> Result<Option<Hash>, rusqlite::Error> {
+    if id == 0 {
+        return Ok(Some(ZERO_HASH));
+    }
+    c.prepare_cached("SELECT hash FROM segment WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()
+}
+
+/// Tells damage of what is stored, which concerns some chunks, from a failure of the database, which concerns all.
+fn damage(error: rusqlite::Error) -> Result<String, StoreError> {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure) | None => {
+            Ok(format!("it cannot be read from the coffer: {error}"))
+        }
+        Some(_) => Err(error.into()),
+    }
+}

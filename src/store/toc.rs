@@ -1,0 +1,116 @@
+//! Tables of contents kept in memory for a while. Consecutive chunks of a volume mostly lie in one pack, so confirming them
+//! costs one query a pack instead of one a chunk.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::StoreError;
+use super::format::{Address, ENTRY_BYTES, Hash, Toc};
+use crate::db::Db;
+
+/// Bytes of entries kept: some hundred packs of usual size.
+const KEPT_BYTES: usize = 4 << 20;
+
+/// A table of contents as it lies in the file.
+pub(super) struct Stored {
+    format: i64,
+    entries: Vec<u8>,
+}
+
+impl Stored {
+    /// None if the pack does not exist.
+    pub fn load(connection: &Connection, pack: i64) -> Result<Option<Stored>, rusqlite::Error> {
+        connection
+            .prepare_cached("SELECT format, entries FROM pack_toc WHERE id = ?1")?
+            .query_row([pack], |row| Ok(Stored { format: row.get(0)?, entries: row.get(1)? }))
+            .optional()
+    }
+
+    /// None if it cannot be understood.
+    pub fn toc(&self) -> Option<Toc<'_>> {
+        Toc::parse(self.format, &self.entries)
+    }
+}
+
+pub(super) struct Cache {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    tocs: HashMap<i64, Cached>,
+    bytes: usize,
+    clock: u64,
+}
+
+struct Cached {
+    toc: Arc<Stored>,
+    used: u64,
+}
+
+impl Cache {
+    pub fn new() -> Cache {
+        Cache { inner: Mutex::default() }
+    }
+
+    /// The name of the chunk at an address; None if there is no such chunk. What is cached may be older than a compaction:
+    /// whoever relies on the answer must hold the address (state.rs).
+    pub fn hash_at(&self, db: &Db, address: Address) -> Result<Option<Hash>, StoreError> {
+        let toc = match self.get(address.pack()) {
+            Some(toc) => toc,
+            None => match db.read(|c| Stored::load(c, address.pack()))? {
+                Some(toc) => self.keep(address.pack(), toc),
+                None => return Ok(None),
+            },
+        };
+        let entry = toc.toc().and_then(|toc| toc.entry(address.slot()));
+        Ok(entry.filter(|entry| !entry.is_dead()).map(|entry| entry.hash))
+    }
+
+    fn get(&self, pack: i64) -> Option<Arc<Stored>> {
+        let mut inner = self.lock();
+        inner.clock += 1;
+        let clock = inner.clock;
+        let cached = inner.tocs.get_mut(&pack)?;
+        cached.used = clock;
+        Some(cached.toc.clone())
+    }
+
+    fn keep(&self, pack: i64, toc: Stored) -> Arc<Stored> {
+        let toc = Arc::new(toc);
+        let mut inner = self.lock();
+        inner.clock += 1;
+        let used = inner.clock;
+        inner.bytes += toc.weight();
+        if let Some(old) = inner.tocs.insert(pack, Cached { toc: toc.clone(), used }) {
+            inner.bytes -= old.toc.weight();
+        }
+        while inner.bytes > KEPT_BYTES && inner.tocs.len() > 1 {
+            let oldest = inner.tocs.iter().min_by_key(|(_, cached)| cached.used).map(|(pack, _)| *pack);
+            if let Some(old) = oldest.and_then(|pack| inner.tocs.remove(&pack)) {
+                inner.bytes -= old.toc.weight();
+            }
+        }
+        toc
+    }
+
+    /// Forgets a pack that was changed.
+    pub fn forget(&self, pack: i64) {
+        let mut inner = self.lock();
+        if let Some(old) = inner.tocs.remove(&pack) {
+            inner.bytes -= old.toc.weight();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stored {
+    fn weight(&self) -> usize {
+        self.entries.len() + ENTRY_BYTES
+    }
+}
