@@ -131,6 +131,36 @@ impl Db {
         writer.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0)).map(|n| n as u64)
     }
 
+    /// Writes a consistent, compact copy of the coffer to a new file (mode 0600), which appears only when it is whole. Returns
+    /// its size in bytes. Others go on reading and writing meanwhile.
+    pub fn snapshot(&self, path: &Path) -> Result<u64, DbError> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let io = |e| DbError::Io(path.to_path_buf(), e);
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        // VACUUM INTO takes an existing file only if it is empty; this one gets the right mode first.
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&partial).map_err(io)?;
+        let copied = self.copy_into(&partial).and_then(|()| {
+            file.sync_all().map_err(io)?;
+            rustix::fs::renameat_with(rustix::fs::CWD, &partial, rustix::fs::CWD, path, rustix::fs::RenameFlags::NOREPLACE)
+                .map_err(|e| io(e.into()))
+        });
+        if copied.is_err() {
+            let _ = std::fs::remove_file(&partial);
+        }
+        copied?;
+        std::fs::metadata(path).map(|m| m.len()).map_err(io)
+    }
+
+    fn copy_into(&self, path: &Path) -> Result<(), DbError> {
+        // A connection of its own: VACUUM cannot run inside a transaction.
+        let connection = open_reader(&self.path)?;
+        let text = path.to_str().ok_or_else(|| DbError::Io(path.to_path_buf(), std::io::ErrorKind::InvalidInput.into()))?;
+        connection.execute("VACUUM INTO ?", [text])?;
+        Ok(())
+    }
+
     fn writer(&self) -> MutexGuard<'_, Connection> {
         lock(&self.writer)
     }

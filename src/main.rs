@@ -1,10 +1,21 @@
 //! cofferd: a backup service for the virtual machines and disk volumes of one host.
 
+mod api;
+mod app;
+mod catalog;
+mod cli;
+mod clock;
+mod config;
+mod daemon;
 mod db;
 mod engine;
 mod http;
+mod logging;
 mod model;
 mod source;
 mod store;
+mod timer;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,5 +1,6 @@
 //! Why a job failed, in words that help whoever started it.
 
+use super::places::PlaceError;
 use crate::source::SourceError;
 use crate::store::StoreError;
 
@@ -15,6 +16,11 @@ pub enum EngineError {
     Corrupt { offset: u64, reason: String },
     #[error("{0}")]
     Store(StoreError),
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// What the job was about is no longer in the catalog.
+    #[error("{0}")]
+    Gone(String),
 }
 
 impl From<StoreError> for EngineError {
@@ -23,5 +29,11 @@ impl From<StoreError> for EngineError {
             StoreError::Cancelled => EngineError::Cancelled,
             error => EngineError::Store(error),
         }
+    }
+}
+
+impl From<rusqlite::Error> for EngineError {
+    fn from(error: rusqlite::Error) -> EngineError {
+        EngineError::Store(error.into())
     }
 }

@@ -1,10 +1,305 @@
-//! Jobs: create, restore and delete backups. This room holds the path that data takes, and later the queue around it.
+//! Jobs: backups are made, restored and deleted here, by a few worker threads that take promised work from the catalog.
+//!
+//! The job table is the queue, so nothing that was promised is lost with the process. Work on one instance is done one
+//! after another; deletions need no volume and have a worker of their own, so that they never wait for a long backup.
 
+pub mod create;
+mod delete;
 pub mod emit;
 mod error;
 pub mod ingest;
-
-pub use error::EngineError;
-
+pub mod maintenance;
+pub mod orders;
+pub mod places;
 #[cfg(test)]
 mod path_tests;
+mod recovery;
+pub mod restore;
+pub mod tasks;
+pub mod trigger;
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::catalog::jobs::{self, Job, JobKind};
+use crate::config::Config;
+use crate::db::Db;
+use crate::store::{Store, StoreError};
+pub use error::EngineError;
+use ingest::Progress;
+use tasks::Tasks;
+
+/// How often an idle worker looks at the job table even if nobody woke it.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+/// A failure that could not be written down (disk full) is tried again after this long.
+const RETRY: Duration = Duration::from_secs(3);
+
+/// What the engine needs of the configuration; can change while it runs.
+#[derive(Clone)]
+pub struct Settings {
+    /// Threads that share one job's work.
+    pub workers: usize,
+    /// Where registered paths may lie.
+    pub roots: Vec<PathBuf>,
+    pub restore_directory: PathBuf,
+}
+
+impl Settings {
+    pub fn from_config(config: &Config) -> Settings {
+        Settings {
+            workers: config.engine.workers,
+            roots: config.volumes.roots.clone(),
+            restore_directory: config.volumes.restore_directory.clone(),
+        }
+    }
+}
+
+/// A job that a worker is at.
+pub struct Running {
+    pub kind: JobKind,
+    pub progress: Progress,
+    pub cancel: AtomicBool,
+    pub started: Instant,
+}
+
+impl Running {
+    /// Counters in bytes, rate in bytes per second, eta in seconds (null until it can be told).
+    pub fn to_json(&self) -> Value {
+        let mut progress = tasks::progress_json(&self.progress);
+        let seconds = self.started.elapsed().as_secs_f64();
+        let read = self.progress.read.load(Ordering::Relaxed) as f64;
+        let total = self.progress.total.load(Ordering::Relaxed) as f64;
+        let rate = if seconds > 0.0 { read / seconds } else { 0.0 };
+        progress["rate"] = json!(rate.round() as u64);
+        progress["eta"] = if rate > 0.0 { json!(((total - read).max(0.0) / rate).ceil() as u64) } else { Value::Null };
+        progress
+    }
+}
+
+pub struct Engine {
+    db: Arc<Db>,
+    store: Arc<Store>,
+    settings: RwLock<Settings>,
+    dispatch: Mutex<Dispatch>,
+    wake: Condvar,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    pub tasks: Tasks,
+    pub maintenance: maintenance::Maintenance,
+}
+
+#[derive(Default)]
+struct Dispatch {
+    /// By backup id.
+    running: HashMap<i64, Arc<Running>>,
+    /// Instances whose volumes are in use.
+    busy: HashSet<i64>,
+    stopping: bool,
+}
+
+/// Which jobs a worker takes.
+#[derive(Clone, Copy, PartialEq)]
+enum Lane {
+    Data,
+    Deletion,
+}
+
+impl Lane {
+    fn takes(self, kind: JobKind) -> bool {
+        (kind == JobKind::Delete) == (self == Lane::Deletion)
+    }
+}
+
+impl Engine {
+    /// Settles what the last run of the daemon left behind, then starts the workers.
+    pub fn start(db: Arc<Db>, store: Arc<Store>, config: &Config) -> Result<Arc<Engine>, EngineStartError> {
+        let engine = Arc::new(Engine {
+            db,
+            store,
+            settings: RwLock::new(Settings::from_config(config)),
+            dispatch: Mutex::default(),
+            wake: Condvar::new(),
+            threads: Mutex::default(),
+            tasks: Tasks::default(),
+            maintenance: maintenance::Maintenance::new(config.engine.maintenance_interval),
+        });
+        engine.recover()?;
+        let data_workers = (0..config.engine.jobs.max(1)).map(|n| (format!("job-{n}"), Lane::Data));
+        for (name, lane) in data_workers.chain([("job-delete".to_string(), Lane::Deletion)]) {
+            let worker = engine.clone();
+            engine.spawn(&name, move || worker.work(lane))?;
+        }
+        let keeper = engine.clone();
+        engine.spawn("maintenance", move || keeper.maintain())?;
+        Ok(engine)
+    }
+
+    fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        let handle = std::thread::Builder::new().name(name.into()).spawn(body)?;
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+        Ok(())
+    }
+
+    /// Tells the workers that there is a new job; called after the commit that inserted it.
+    pub fn wake(&self) {
+        // The lock orders this after a worker's look at the table and before its sleep.
+        drop(self.dispatch());
+        self.wake.notify_all();
+    }
+
+    pub fn running(&self, backup_id: i64) -> Option<Arc<Running>> {
+        self.dispatch().running.get(&backup_id).cloned()
+    }
+
+    pub fn running_count(&self) -> usize {
+        self.dispatch().running.len()
+    }
+
+    pub fn settings(&self) -> Settings {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_settings(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    /// Nothing new is begun from now on; what runs goes on.
+    pub fn begin_shutdown(&self) {
+        self.dispatch().stopping = true;
+        self.maintenance.stop();
+        self.wake.notify_all();
+    }
+
+    /// Waits for running jobs; those that do not end within `deadline` are interrupted cleanly (a backup becomes Erred, a
+    /// restore's backup Ready again).
+    pub fn shutdown(&self, deadline: Duration) {
+        self.begin_shutdown();
+        let end = Instant::now() + deadline;
+        while Instant::now() < end && self.is_busy() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for running in self.dispatch().running.values() {
+            running.cancel.store(true, Ordering::Relaxed);
+        }
+        self.tasks.cancel_all();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            let _ = thread.join(); // a panic was logged where it happened
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.dispatch().running.is_empty() || self.tasks.any_running()
+    }
+
+    fn dispatch(&self) -> MutexGuard<'_, Dispatch> {
+        self.dispatch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.dispatch().stopping
+    }
+
+    // ---- workers
+
+    fn work(&self, lane: Lane) {
+        while let Some((job, running)) = self.next(lane) {
+            let attempt = std::panic::AssertUnwindSafe(|| self.run(&job, &running));
+            if std::panic::catch_unwind(attempt).is_err() {
+                self.settle(&job, "an internal error; see the daemon's log");
+            }
+            let mut dispatch = self.dispatch();
+            dispatch.running.remove(&job.backup_id);
+            if job.kind != JobKind::Delete {
+                dispatch.busy.remove(&job.instance_id);
+            }
+            drop(dispatch);
+            self.wake.notify_all();
+        }
+    }
+
+    /// The next job for this lane; sleeps until there is one. None: the engine stops.
+    fn next(&self, lane: Lane) -> Option<(Job, Arc<Running>)> {
+        let mut dispatch = self.dispatch();
+        loop {
+            if dispatch.stopping {
+                return None;
+            }
+            let job = self.db.read(jobs::all).map(|jobs| jobs.into_iter().find(|job| free(&dispatch, lane, job)));
+            match job {
+                Ok(Some(job)) => {
+                    let running = Arc::new(Running {
+                        kind: job.kind,
+                        progress: Progress::default(),
+                        cancel: AtomicBool::new(false),
+                        started: Instant::now(),
+                    });
+                    dispatch.running.insert(job.backup_id, running.clone());
+                    if job.kind != JobKind::Delete {
+                        dispatch.busy.insert(job.instance_id);
+                    }
+                    return Some((job, running));
+                }
+                Ok(None) => {}
+                Err(error) => log_catalog("look for work", &error),
+            }
+            dispatch = self.wake.wait_timeout(dispatch, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn run(&self, job: &Job, running: &Running) {
+        match job.kind {
+            JobKind::Create => self.run_create(job, running),
+            JobKind::Restore => self.run_restore(job, running),
+            JobKind::Delete => self.run_delete(job),
+        }
+    }
+
+    /// Gives a job that cannot go on its honest end.
+    fn settle(&self, job: &Job, reason: &str) {
+        match job.kind {
+            JobKind::Create => self.fail_create(job, reason),
+            JobKind::Restore => self.fail_restore(job, reason, None),
+            JobKind::Delete => self.fail_delete(job, reason),
+        }
+    }
+
+    /// Writes an end down, trying again while the disk is full; gives up at shutdown, since recovery does it at the next start.
+    fn write_down<T>(&self, what: &str, mut write: impl FnMut(&rusqlite::Transaction) -> rusqlite::Result<T>) -> Option<T> {
+        loop {
+            match self.db.write(&mut write) {
+                Ok(value) => return Some(value),
+                Err(error) => log_catalog(what, &error),
+            }
+            if self.is_stopping() {
+                return None;
+            }
+            std::thread::sleep(RETRY);
+        }
+    }
+}
+
+fn free(dispatch: &Dispatch, lane: Lane, job: &Job) -> bool {
+    lane.takes(job.kind)
+        && !dispatch.running.contains_key(&job.backup_id)
+        && (job.kind == JobKind::Delete || !dispatch.busy.contains(&job.instance_id))
+}
+
+fn log_catalog(what: &str, error: &rusqlite::Error) {
+    log::error!("cannot {what}: {error}");
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EngineStartError {
+    #[error("the catalog cannot be read: {0}")]
+    Catalog(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}

@@ -34,6 +34,16 @@ pub enum Kind {
     Block,
 }
 
+impl Kind {
+    /// The name in the catalog.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::File => "file",
+            Kind::Block => "block",
+        }
+    }
+}
+
 /// What was found at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {

@@ -12,6 +12,7 @@ pub mod codec;
 pub mod format;
 mod gc;
 mod index;
+mod inspect;
 mod intake;
 pub mod read;
 mod state;

@@ -1,0 +1,40 @@
+//! What a request means. One port serves all dialects; the first part of the path tells which.
+
+pub mod auth;
+mod health;
+mod ops;
+mod text;
+mod waldur;
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::app::App;
+use crate::http::{Handler, Request, Response};
+
+/// The application as the HTTP server's handler.
+pub struct Api(pub Arc<App>);
+
+impl Handler for Api {
+    fn handle(&self, request: Request) -> Response {
+        handle(&self.0, request)
+    }
+}
+
+/// Answers one request.
+pub fn handle(app: &Arc<App>, request: Request) -> Response {
+    let path = request.path.clone();
+    let mut segments: Vec<String> = path.split('/').skip(1).map(text::percent_decode).collect();
+    if segments.last().is_some_and(String::is_empty) {
+        segments.pop(); // with and without the final slash are the same
+    }
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    match segments.as_slice() {
+        ["healthz"] => health::healthz(app, &request),
+        ["api", rest @ ..] => waldur::handle(app, &request, rest),
+        ["api-auth", rest @ ..] => waldur::handle_login(app, &request, rest),
+        ["ops", rest @ ..] => ops::handle(app, &request, rest),
+        _ => Response::json(404, &json!({"detail": "Not found."})),
+    }
+}

@@ -1,0 +1,200 @@
+//! Long work: restore to a path, check, gc, snapshot. Each answers 202 with its task.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use crate::api::waldur::context::{ApiResult, Context};
+use crate::api::waldur::error::ApiError;
+use crate::api::waldur::fields::Text;
+use crate::api::waldur::uuid_segment;
+use crate::app::App;
+use crate::catalog::backups::{self, Backup};
+use crate::catalog::events::Severity;
+use crate::catalog::projects;
+use crate::engine::tasks::Task;
+use crate::engine::{EngineError, orders, restore};
+use crate::http::Response;
+use crate::model::backup::{BackupAction, BackupState};
+use crate::store::MapReport;
+
+pub fn show(context: &Context, id: &str) -> ApiResult {
+    let task = id.parse().ok().and_then(|id| context.app.engine.tasks.get(id)).ok_or_else(ApiError::not_found)?;
+    Ok(Response::json(200, &task.to_json()))
+}
+
+fn accepted(task: &Task) -> Response {
+    Response::json(202, &json!({"task": task.id}))
+}
+
+/// Runs `work` on a thread of its own; its end is the task's.
+fn spawn(context: &Context, kind: &'static str, work: impl FnOnce(&Arc<App>, &Task) -> Result<Value, String> + Send + 'static) -> ApiResult {
+    let task = context.app.engine.tasks.begin(kind);
+    let (app, inner) = (context.app.clone(), task.clone());
+    let body = move || {
+        let attempt = std::panic::AssertUnwindSafe(|| work(&app, &inner));
+        inner.finish(std::panic::catch_unwind(attempt).unwrap_or_else(|_| Err("an internal error; see the daemon's log".into())));
+    };
+    match std::thread::Builder::new().name(kind.into()).spawn(body) {
+        Ok(_) => Ok(accepted(&task)),
+        Err(error) => {
+            task.finish(Err(format!("cannot start a thread: {error}")));
+            Err(ApiError::detail(503, format!("Cannot start a thread: {error}")))
+        }
+    }
+}
+
+// ---- restore
+
+/// {backup, position, path, mode: "create" | "overwrite"}
+pub fn restore(context: &Context) -> ApiResult {
+    let mut fields = context.fields(false)?;
+    let uuid = fields.text("backup", &Text::required(36)).unwrap_or_default();
+    let position = fields.integer("position", false, 0, 1_000_000).unwrap_or(0);
+    let path = PathBuf::from(fields.text("path", &Text::required(4096)).unwrap_or_default());
+    let mode = fields.text("mode", &Text::required(20)).unwrap_or_default();
+    if !matches!(mode.as_str(), "create" | "overwrite" | "") {
+        fields.error("mode", format!("\"{mode}\" is not a valid choice."));
+    }
+    if !path.as_os_str().is_empty() && !path.is_absolute() {
+        fields.error("path", "An absolute path is required.");
+    }
+    fields.finish()?;
+    let task = context.app.engine.tasks.begin("restore");
+    let promised = context.write(|tx| {
+        let backup = backups::get(tx, &uuid_segment(&uuid)?)?.ok_or_else(ApiError::not_found)?;
+        if !backup.state.allows(BackupAction::Restore) {
+            return Err(ApiError::wrong_state("restore", backup.state));
+        }
+        if !backups::parts(tx, backup.id)?.iter().any(|part| part.position == position) {
+            return Err(ApiError::field("position", format!("The backup has no volume {position}.")));
+        }
+        let path = check_target(&path, mode == "create")?;
+        let target = restore::path_target(&path, position, mode == "create", task.id);
+        orders::restore_to_path(tx, &backup, &target).map_err(|refusal| ApiError::refused("restore", refusal))
+    });
+    if let Err(error) = promised {
+        task.finish(Err("refused".into()));
+        return Err(error);
+    }
+    context.app.engine.wake();
+    Ok(accepted(&task))
+}
+
+/// The resolved path: an existing one, or a new name in an existing directory.
+fn check_target(path: &Path, create: bool) -> Result<PathBuf, ApiError> {
+    let refuse = |message: String| ApiError::field("path", message);
+    if !create {
+        return crate::source::probe(path).map(|probe| probe.path).map_err(|error| refuse(error.to_string()));
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(refuse(format!("{} is no name for a new file.", path.display())));
+    };
+    let parent = parent.canonicalize().map_err(|error| refuse(format!("{}: {error}", parent.display())))?;
+    let path = parent.join(name);
+    if path.symlink_metadata().is_ok() {
+        return Err(refuse(format!("{} exists already; overwrite it explicitly, or choose another name.", path.display())));
+    }
+    Ok(path)
+}
+
+// ---- check
+
+/// {backup: uuid or null}: reads every chunk of one backup, or of all, and compares it with its hash.
+pub fn check(context: &Context) -> ApiResult {
+    let mut fields = context.fields(false)?;
+    fields.drop_null("backup");
+    let uuid = fields.text("backup", &Text { required: false, blank: false, max: 36 });
+    fields.finish()?;
+    let chosen = context.read(|c| match &uuid {
+        Some(uuid) => Ok(vec![backups::get(c, &uuid_segment(uuid)?)?.ok_or_else(ApiError::not_found)?]),
+        None => Ok([backups::in_state(c, BackupState::Ready)?, backups::in_state(c, BackupState::Restoring)?].concat()),
+    })?;
+    let whole = uuid.is_none();
+    spawn(context, "check", move |app, task| check_backups(app, task, &chosen, whole).map_err(|error| error.to_string()))
+}
+
+fn check_backups(app: &Arc<App>, task: &Task, chosen: &[Backup], whole: bool) -> Result<Value, EngineError> {
+    task.progress.total.store(chosen.iter().map(|b| b.size as u64).sum(), Ordering::Relaxed);
+    let (mut chunks, mut bytes, mut corrupt, mut bad_backups) = (0, 0, Vec::new(), Vec::new());
+    for backup in chosen {
+        let before = corrupt.len();
+        for part in app.db.read(|c| backups::parts(c, backup.id))? {
+            let Some(map_id) = part.map_id else { continue };
+            let count = |n: u64| {
+                task.progress.read.fetch_add(n, Ordering::Relaxed);
+            };
+            let report: MapReport = app.store.check_map(map_id, &count, &task.cancel)?;
+            chunks += report.chunks;
+            bytes += report.bytes;
+            corrupt.extend(report.corrupt.iter().map(|bad| {
+                json!({"backup": backup.uuid, "volume": part.position, "offset": bad.offset, "length": bad.length, "reason": bad.reason})
+            }));
+        }
+        if corrupt.len() > before {
+            bad_backups.push(backup.uuid.clone());
+            mark(app, backup, &corrupt[before])?;
+        }
+    }
+    let wrong_tallies = match whole {
+        true => app.db.read(projects::wrong_tallies)?,
+        false => Vec::new(),
+    };
+    for (project, name, kept, truth) in &wrong_tallies {
+        log::error!("the tally {name} of project {project} is {kept} and should be {truth}");
+    }
+    Ok(json!({"chunks": chunks, "bytes": bytes, "corrupt": corrupt, "backups": bad_backups, "wrong_tallies": wrong_tallies.len()}))
+}
+
+/// A Ready backup that is not whole must not be called Ready any longer.
+fn mark(app: &Arc<App>, backup: &Backup, first: &Value) -> Result<(), EngineError> {
+    let message = format!(
+        "the stored data is corrupt: volume {}, byte {}: {}",
+        first["volume"],
+        first["offset"],
+        first["reason"].as_str().unwrap_or_default()
+    );
+    app.db.write(|tx| {
+        backups::mark_corrupt(tx, backup.id, &message)?;
+        orders::log_backup(tx, backup, "resource_backup_verification_failed", Severity::Error, || {
+            format!("A backup of {} has been found damaged: {message}", backup.instance_name)
+        })?;
+        Ok(())
+    })
+}
+
+// ---- gc, snapshot
+
+/// {dead_fraction}: packs with at least this part dead are rewritten; 0 rewrites any that has a dead byte.
+pub fn gc(context: &Context) -> ApiResult {
+    let fields = context.fields(false)?;
+    let fraction = match fields.get("dead_fraction") {
+        None | Some(Value::Null) => 0.0,
+        Some(value) => match value.as_f64() {
+            Some(fraction) if (0.0..=1.0).contains(&fraction) => fraction as f32,
+            _ => return Err(ApiError::field("dead_fraction", "A number from 0 to 1 is required.")),
+        },
+    };
+    spawn(context, "gc", move |app, task| {
+        let report = app.engine.collect_garbage(fraction, &task.cancel).map_err(|error| error.to_string())?;
+        Ok(json!({"segments_dropped": report.segments_dropped, "packs_dropped": report.packs_dropped,
+            "packs_compacted": report.packs_compacted, "bytes_freed": report.bytes_freed, "complete": report.complete}))
+    })
+}
+
+/// {path}: a consistent copy of the coffer as a new file.
+pub fn snapshot(context: &Context) -> ApiResult {
+    let mut fields = context.fields(false)?;
+    let path = PathBuf::from(fields.text("path", &Text::required(4096)).unwrap_or_default());
+    if !path.as_os_str().is_empty() && !path.is_absolute() {
+        fields.error("path", "An absolute path is required.");
+    }
+    fields.finish()?;
+    let path = check_target(&path, true)?;
+    spawn(context, "snapshot", move |app, _| {
+        let size = app.db.snapshot(&path).map_err(|error| error.to_string())?;
+        Ok(json!({"path": path, "bytes": size}))
+    })
+}

@@ -1,0 +1,251 @@
+//! `/api/openstack-backups/` and its alias `/api/openstack-backup/`.
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use super::context::{ApiResult, Context};
+use super::error::ApiError;
+use super::fields::Text;
+use super::links::{self, BACKUPS, INSTANCES, SCHEDULES};
+use super::listing::{link_filter, order, states, uuid_filter};
+use super::{instances, uuid_segment};
+use crate::api::text::{parse_timestamp, timestamp};
+use crate::catalog::backups::{self, Backup};
+use crate::catalog::list::{self, Filter};
+use crate::catalog::{images, projects};
+use crate::engine::orders::{self, NewMachine};
+use crate::http::Response;
+use crate::model::backup::{BackupAction, BackupState};
+use crate::model::instance::InstanceState;
+use crate::model::quota::mib;
+use crate::model::role::Access;
+
+pub fn route(context: &Context, rest: &[&str]) -> ApiResult {
+    match rest {
+        [] => context.methods(&[("GET", &|| list(context)), ("POST", &|| create(context))]),
+        [uuid] => context.methods(&[
+            ("GET", &|| show(context, uuid)),
+            ("PATCH", &|| modify(context, uuid)),
+            ("DELETE", &|| delete(context, uuid, 202, json!({"detail": "Deletion was scheduled."}))),
+        ]),
+        [uuid, "restore"] => context.methods(&[("POST", &|| restore(context, uuid))]),
+        [uuid, "delete"] => {
+            context.methods(&[("POST", &|| delete(context, uuid, 200, json!({"status": "Backup deletion was started"})))])
+        }
+        _ => Err(ApiError::not_found()),
+    }
+}
+
+/// The columns a list can be ordered by: Waldur's name and ours.
+const ORDERS: [(&str, &str); 5] = [
+    ("created_at", "b.created_at"),
+    ("kept_until", "b.kept_until"),
+    ("state", "b.state"),
+    ("description", "b.description"),
+    ("instance_name", "i.name"),
+];
+
+fn list(context: &Context) -> ApiResult {
+    context.read(|c| {
+        let mut filter = Filter::default();
+        for text in context.params("description") {
+            filter.contains("b.description", text);
+        }
+        for name in context.params("name").into_iter().chain(context.params("instance_name")) {
+            filter.contains("i.name", name);
+        }
+        link_filter(context, &mut filter, "instance", INSTANCES, "i.uuid")?;
+        link_filter(context, &mut filter, "project", links::PROJECTS, "p.uuid")?;
+        link_filter(context, &mut filter, "backup_schedule", SCHEDULES, "s.uuid")?;
+        uuid_filter(context, &mut filter, "uuid", "b.uuid")?;
+        let states = states(context.params("state"), BackupState::from_display)?;
+        if !states.is_empty() {
+            filter.one_of("b.state", states.into_iter().map(|state| state.as_str().to_string()));
+        }
+        let unfiltered = filter.is_empty();
+        context.only_visible(&mut filter, "b.project_id");
+        let count = match unfiltered {
+            true => projects::tally(c, "backups", context.identity.visible_projects().as_deref())?,
+            false => list::count(c, backups::FROM, &filter)?,
+        };
+        let paging = context.page(count, &order(context, &ORDERS, "b.created_at", "b.id"))?;
+        let rows = backups::rows(c, &filter, &paging.page)?;
+        Ok(context.list(&paging, rows.iter().map(|backup| to_json(context, backup)).collect()))
+    })
+}
+
+fn create(context: &Context) -> ApiResult {
+    let mut fields = context.fields(false)?;
+    let instance = fields.link("instance", true, INSTANCES);
+    let description = fields.text("description", &Text::optional(500)).unwrap_or_default();
+    let (uuid, body) = context.write(|tx| {
+        let instance = instances::linked(context, tx, &mut fields, "instance", instance)?;
+        fields.finish()?;
+        let instance = instance.ok_or_else(ApiError::not_found)?;
+        if context.identity.access(instance.project_id) < Access::Write {
+            return Err(ApiError::forbidden());
+        }
+        check_room(context)?;
+        let (id, uuid) = orders::back_up(tx, &instance, &description, None).map_err(|refusal| ApiError::refused("create", refusal))?;
+        let backup = backups::by_id(tx, id)?.ok_or_else(ApiError::not_found)?;
+        Ok((uuid, to_json(context, &backup)))
+    })?;
+    context.app.engine.wake();
+    Ok(context.created(&context.link(BACKUPS, &uuid), &body))
+}
+
+/// Below this much free space on the coffer's disk no backup is begun.
+const MARGIN: u64 = 32 << 20;
+
+fn check_room(context: &Context) -> Result<(), ApiError> {
+    let directory = &context.app.config().state_directory;
+    match rustix::fs::statvfs(directory) {
+        Ok(stat) if stat.f_bavail.saturating_mul(stat.f_frsize) < MARGIN => {
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize) >> 20;
+            Err(ApiError::non_field(vec![format!(
+                "The disk of the coffer is almost full ({free} MiB free, {} needed to begin); delete backups or make room.",
+                MARGIN >> 20
+            )]))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn find(context: &Context, c: &Connection, uuid: &str) -> Result<Backup, ApiError> {
+    let backup = backups::get(c, &uuid_segment(uuid)?)?.ok_or_else(ApiError::not_found)?;
+    context.can_see(backup.project_id)?;
+    Ok(backup)
+}
+
+fn show(context: &Context, uuid: &str) -> ApiResult {
+    context.read(|c| Ok(Response::json(200, &to_json(context, &find(context, c, uuid)?))))
+}
+
+fn modify(context: &Context, uuid: &str) -> ApiResult {
+    context.write(|tx| {
+        let backup = find(context, tx, uuid)?;
+        context.can_write(backup.project_id)?;
+        let mut fields = context.fields(true)?;
+        let description = fields.text("description", &Text::optional(500)).unwrap_or_else(|| backup.description.clone());
+        let kept_until = match fields.get("kept_until").cloned() {
+            None => backup.kept_until,
+            Some(Value::Null) => None,
+            Some(value) => match value.as_str().and_then(parse_timestamp) {
+                Some(time) => Some(time.timestamp_millis()),
+                None => {
+                    fields.error("kept_until", "Datetime has wrong format. Use one of these formats instead: YYYY-MM-DDThh:mm[:ss[.uuuuuu]][+HH:MM|-HH:MM|Z].");
+                    None
+                }
+            },
+        };
+        fields.finish()?;
+        if !backup.state.allows(BackupAction::Modify) {
+            return Err(ApiError::detail(409, "Modification allowed in stable states only."));
+        }
+        backups::set_texts(tx, backup.id, &description, kept_until)?;
+        let backup = find(context, tx, uuid)?;
+        Ok(Response::json(200, &to_json(context, &backup)))
+    })
+}
+
+fn delete(context: &Context, uuid: &str, status: u16, answer: Value) -> ApiResult {
+    context.write(|tx| {
+        let backup = find(context, tx, uuid)?;
+        context.can_write(backup.project_id)?;
+        orders::delete(tx, &backup).map_err(|refusal| ApiError::refused("delete", refusal))
+    })?;
+    context.app.engine.wake();
+    Ok(Response::json(status, &answer))
+}
+
+fn restore(context: &Context, uuid: &str) -> ApiResult {
+    let config = context.app.config();
+    let machine = context.write(|tx| {
+        let backup = find(context, tx, uuid)?;
+        context.can_write(backup.project_id)?;
+        // The state comes before the input: a client that is too early learns that first.
+        if !backup.state.allows(BackupAction::Restore) {
+            return Err(ApiError::wrong_state("restore", backup.state));
+        }
+        let mut fields = context.fields(false)?;
+        for name in ["image", "flavor", "name", "start"] {
+            fields.drop_null(name);
+        }
+        let image = match fields.link("image", true, links::IMAGES) {
+            Some(uuid) => images::image(tx, &uuid)?.or_else(|| {
+                fields.error("image", links::DOES_NOT_EXIST);
+                None
+            }),
+            None => None,
+        };
+        let flavor = match fields.link("flavor", true, links::FLAVORS) {
+            Some(uuid) => images::flavor(tx, &uuid)?.or_else(|| {
+                fields.error("flavor", links::DOES_NOT_EXIST);
+                None
+            }),
+            None => None,
+        };
+        let name = fields.text("name", &Text { required: false, blank: false, max: 150 });
+        let start = fields.boolean("start").unwrap_or(false);
+        fields.finish()?;
+        let (Some(image), Some(flavor)) = (image, flavor) else { return Err(ApiError::not_found()) };
+        let machine =
+            NewMachine { name: name.as_deref(), image: &image, flavor: &flavor, start, directory: &config.volumes.restore_directory };
+        orders::restore_to_new_instance(tx, &backup, &machine).map_err(|refusal| ApiError::refused("restore", refusal))
+    })?;
+    context.app.engine.wake();
+    let body = json!({"status": "Backup restoration process was started", "instance": context.link(INSTANCES, &machine),
+        "instance_uuid": machine});
+    Ok(Response::json(200, &body))
+}
+
+/// A backup as everybody who sees it may see it.
+pub fn to_json(context: &Context, backup: &Backup) -> Value {
+    let mut metadata: Value = serde_json::from_str(&backup.metadata).unwrap_or(Value::Null);
+    if !context.identity.is_staff()
+        && let Some(metadata) = metadata.as_object_mut()
+    {
+        metadata.remove("user_data"); // often holds secrets
+    }
+    let busy = matches!(backup.state, BackupState::BackingUp | BackupState::Restoring);
+    let progress = match context.app.engine.running(backup.id) {
+        Some(running) if busy => running.to_json(),
+        _ => Value::Null,
+    };
+    json!({
+        "url": context.link(BACKUPS, &backup.uuid),
+        "uuid": backup.uuid,
+        "description": backup.description,
+        "created_at": timestamp(backup.created_at),
+        "kept_until": backup.kept_until.map(timestamp),
+        "instance": context.link(INSTANCES, &backup.instance_uuid),
+        "instance_name": backup.instance_name,
+        "instance_uuid": backup.instance_uuid,
+        "state": backup.state.display(),
+        "backup_schedule": backup.schedule_uuid.as_ref().map(|uuid| context.link(SCHEDULES, uuid)),
+        "backup_schedule_uuid": backup.schedule_uuid,
+        "project": context.link(links::PROJECTS, &backup.project_uuid),
+        "project_uuid": backup.project_uuid,
+        "project_name": backup.project_name,
+        "metadata": metadata,
+        "error_message": backup.error_message,
+        "size": mib(backup.size),
+        "stored_size": mib(backup.stored),
+        "stored_bytes": backup.stored,
+        "size_bytes": backup.size,
+        "finished_at": backup.finished_at.map(timestamp),
+        "progress": progress,
+        "restorations": restorations(context, &backup.restorations),
+    })
+}
+
+fn restorations(context: &Context, stored: &str) -> Vec<Value> {
+    let rows: Vec<Value> = serde_json::from_str(stored).unwrap_or_default();
+    let restoration = |row: &Value| {
+        let uuid = row["uuid"].as_str()?;
+        let state = InstanceState::from_stored(row["state"].as_str()?)?;
+        Some(json!({"instance": context.link(INSTANCES, uuid), "instance_uuid": uuid, "instance_name": row["name"],
+            "instance_state": state.display(), "created": timestamp(row["created"].as_i64()?)}))
+    };
+    rows.iter().filter_map(restoration).collect()
+}

@@ -1,0 +1,19 @@
+//! Facts about the coffer itself.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+pub const COFFER_UUID: &str = "coffer_uuid";
+pub const CUSTOMER_UUID: &str = "customer_uuid";
+pub const CREATED: &str = "created";
+
+pub fn get(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+    connection.prepare_cached("SELECT value FROM meta WHERE key = ?")?.query_row([key], |row| row.get(0)).optional()
+}
+
+pub fn set(connection: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        params![key, value],
+    )?;
+    Ok(())
+}

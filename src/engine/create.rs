@@ -1,0 +1,130 @@
+//! Making a backup: read every volume of the instance into the store, then declare all of them Ready in one commit.
+
+use std::path::Path;
+
+use rusqlite::Transaction;
+
+use super::ingest::{self, Ingested};
+use super::places::check_allowed;
+use super::{Engine, EngineError, Running, orders};
+use crate::catalog::backups::{self, Backup, VolumeBackup};
+use crate::catalog::events::Severity;
+use crate::catalog::jobs::{self, Job};
+use crate::catalog::{schedules, volumes};
+use crate::clock;
+use crate::model::backup::BackupState;
+use crate::model::retention::{self, PruneCandidate};
+use crate::source::Source;
+
+impl Engine {
+    pub(super) fn run_create(&self, job: &Job, running: &Running) {
+        let outcome = self.read_volumes(job, running).and_then(|parts| self.declare_ready(job, parts));
+        match outcome {
+            Ok(()) => self.wake(), // pruning may have promised deletions
+            Err(EngineError::Cancelled) => self.fail_create(job, "interrupted: the daemon was stopped while the backup was being made"),
+            Err(error) => self.fail_create(job, &error.to_string()),
+        }
+    }
+
+    fn read_volumes(&self, job: &Job, running: &Running) -> Result<Vec<(VolumeBackup, Ingested)>, EngineError> {
+        let parts = self.db.read(|c| backups::parts(c, job.backup_id))?;
+        let paths = self.db.read(|c| volumes::of_instance(c, job.instance_id))?;
+        let settings = self.settings();
+        let mut done = Vec::new();
+        for part in parts {
+            let volume = paths.iter().find(|v| Some(v.id) == part.volume_id);
+            let volume = volume.ok_or_else(|| EngineError::Gone(format!("volume '{}' is no longer registered", part.name)))?;
+            let path = Path::new(&volume.path);
+            check_allowed(path, &settings)?;
+            let source = Source::open(path).map_err(EngineError::Source)?;
+            let ingested = ingest::ingest(&self.store, &source, settings.workers, &running.progress, &running.cancel)?;
+            done.push((part, ingested));
+        }
+        Ok(done)
+    }
+
+    /// The commit that makes the backup available. It is durable before anybody is told.
+    fn declare_ready(&self, job: &Job, parts: Vec<(VolumeBackup, Ingested)>) -> Result<(), EngineError> {
+        self.db.write(|tx| {
+            let mut stored = 0;
+            for (part, ingested) in &parts {
+                let map_id = ingested.commit(tx)?;
+                backups::complete_part(tx, part.id, map_id, ingested.size() as i64, ingested.stored() as i64)?;
+                if let Some(volume_id) = part.volume_id {
+                    volumes::set_size(tx, volume_id, ingested.size() as i64)?;
+                }
+                stored += ingested.stored() as i64;
+            }
+            if !backups::complete(tx, job.backup_id, stored, clock::now_ms())? {
+                return Err(EngineError::Cancelled);
+            }
+            jobs::remove(tx, job.backup_id)?;
+            if let Some(backup) = backups::by_id(tx, job.backup_id)? {
+                orders::log_backup(tx, &backup, "resource_backup_creation_succeeded", Severity::Info, || {
+                    format!("Backup of {} has been created.", backup.instance_name)
+                })?;
+                prune(tx, &backup)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Erred, quota given back, and the schedule that asked for it deactivated: nobody must believe in backups that fail.
+    pub(super) fn fail_create(&self, job: &Job, reason: &str) {
+        log::error!("backup {} failed: {reason}", job.backup_id);
+        self.write_down("record a failed backup", |tx| fail(tx, job.backup_id, reason));
+        self.maintenance.request();
+    }
+}
+
+/// Records that the making of a backup failed; also used at the next start after a crash.
+pub(super) fn fail(tx: &Transaction, backup_id: i64, reason: &str) -> rusqlite::Result<()> {
+    backups::fail(tx, backup_id, reason, clock::now_ms())?;
+    jobs::remove(tx, backup_id)?;
+    let Some(backup) = backups::by_id(tx, backup_id)? else { return Ok(()) };
+    orders::log_backup(tx, &backup, "resource_backup_creation_failed", Severity::Error, || {
+        format!("Backup of {} has failed: {reason}", backup.instance_name)
+    })?;
+    let Some(schedule_id) = backup.schedule_id else { return Ok(()) };
+    let message = format!("Failed to execute backup schedule for {}. Error: {reason}", backup.instance_name);
+    deactivate(tx, schedule_id, &message)
+}
+
+/// Switches a schedule off and says why.
+pub fn deactivate(tx: &Transaction, schedule_id: i64, message: &str) -> rusqlite::Result<()> {
+    let Some(mut schedule) = schedules::by_id(tx, schedule_id)? else { return Ok(()) };
+    let was_active = std::mem::replace(&mut schedule.is_active, false);
+    schedule.error_message = message.to_string();
+    schedules::update(tx, &schedule)?;
+    if was_active {
+        orders::log_schedule(tx, &schedule, "resource_backup_schedule_deactivated", Severity::Warning, || {
+            format!("Backup schedule of {} has been deactivated. {message}", schedule.instance_name)
+        })?;
+    }
+    Ok(())
+}
+
+/// After a success: the oldest Ready backups of the schedule go until no more than its maximal number are left.
+fn prune(tx: &Transaction, backup: &Backup) -> rusqlite::Result<()> {
+    let Some(schedule_id) = backup.schedule_id else { return Ok(()) };
+    let Some(schedule) = schedules::by_id(tx, schedule_id)? else { return Ok(()) };
+    let candidate = |(id, state, created_at): (i64, BackupState, i64)| PruneCandidate { id, state, created_at: clock::from_ms(created_at) };
+    let candidates: Vec<PruneCandidate> = backups::of_schedule(tx, schedule_id)?.into_iter().map(candidate).collect();
+    let victims = retention::prune_victims(&candidates, u32::try_from(schedule.maximal_number).unwrap_or(u32::MAX));
+    let mut pruned = 0;
+    for id in &victims {
+        if let Some(victim) = backups::by_id(tx, *id)? {
+            match orders::delete(tx, &victim) {
+                Ok(()) => pruned += 1,
+                Err(orders::Refusal::Catalog(error)) => return Err(error),
+                Err(_) => {} // it has just changed its state: the next run looks again
+            }
+        }
+    }
+    if pruned > 0 {
+        orders::log_schedule(tx, &schedule, "resource_backup_schedule_cleaned_up", Severity::Info, || {
+            format!("{pruned} of {} backups of {} were more than its schedule keeps and are deleted.", candidates.len(), schedule.instance_name)
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! Collecting garbage and giving space back: soon after something was deleted, and from time to time anyway.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use crate::store::{GcOptions, GcReport, StoreError};
+
+/// Deletions often come in groups; one pass serves them all.
+const SETTLE: Duration = Duration::from_millis(500);
+/// A pack is rewritten when at least this part of it is dead.
+const DEAD_FRACTION: f32 = 0.3;
+/// Rest between two slices, so that backups and restores get the disk.
+const PAUSE: Duration = Duration::from_millis(2);
+
+pub struct Maintenance {
+    wanted: Mutex<Wanted>,
+    changed: Condvar,
+    interval: Duration,
+    stop: AtomicBool,
+}
+
+#[derive(Default)]
+struct Wanted {
+    requested: bool,
+}
+
+impl Maintenance {
+    pub fn new(interval: Duration) -> Maintenance {
+        Maintenance {
+            wanted: Mutex::default(),
+            changed: Condvar::new(),
+            interval,
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// There is garbage: collect it soon.
+    pub fn request(&self) {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).requested = true;
+        self.changed.notify_all();
+    }
+
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.changed.notify_all();
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps until a pass is asked for or due. False: the engine stops.
+    fn wait(&self) -> bool {
+        let due = Instant::now() + self.interval;
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        while !self.stopped() && !wanted.requested && Instant::now() < due {
+            let rest = due.saturating_duration_since(Instant::now());
+            wanted = self.changed.wait_timeout(wanted, rest).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if !self.stopped() {
+            wanted = self.changed.wait_timeout(wanted, SETTLE).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        wanted.requested = false;
+        !self.stopped()
+    }
+}
+
+impl Engine {
+    pub(super) fn maintain(&self) {
+        while self.maintenance.wait() {
+            match self.collect_garbage(DEAD_FRACTION, &self.maintenance.stop) {
+                Ok(report) => log::debug!("maintenance: {report:?}"),
+                Err(error) => log::error!("maintenance stopped: {error}"),
+            }
+        }
+    }
+
+    /// One pass; waits for one that is already running.
+    pub fn collect_garbage(&self, dead_fraction: f32, cancel: &AtomicBool) -> Result<GcReport, StoreError> {
+        self.store.gc(&GcOptions { dead_fraction, pause: PAUSE, cancel })
+    }
+}

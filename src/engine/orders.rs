@@ -1,0 +1,298 @@
+//! What may be asked of the engine, by a user through either dialect or by a schedule: the checks and the promise (new
+//! state, reservation, job, event) in the caller's one transaction. Refusals are typed; the dialects put them in words.
+
+use rusqlite::Transaction;
+use serde_json::{Value, json};
+
+use crate::catalog::backups::{self, Backup, NewBackup};
+use crate::catalog::events::{self, NewEvent, Severity};
+use crate::catalog::images::{Flavor, Image};
+use crate::catalog::instances::{self, Instance};
+use crate::catalog::projects;
+use crate::catalog::schedules::Schedule;
+use crate::catalog::volumes::{self, Volume};
+use crate::catalog::new_uuid;
+use crate::model::backup::{BackupAction, BackupState};
+use crate::model::instance::InstanceState;
+use crate::model::quota::{QuotaName, mib};
+use crate::model::retention;
+use crate::clock;
+
+/// Why an order is not taken. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The instance is being changed.
+    #[error("Instance should be in stable state.")]
+    Unstable,
+    /// The backup's state forbids the action.
+    #[error("the backup is in state '{}'", .0.display())]
+    State(BackupState),
+    /// Each sentence names a quota, what is required and the limit.
+    #[error("{}", .0.join(" "))]
+    Quota(Vec<String>),
+    /// A machine boots from exactly one volume.
+    #[error("exactly one bootable volume is needed, but there are {0}")]
+    Bootable(usize),
+    /// The chosen flavor or image does not fit.
+    #[error("{message}")]
+    Profile { field: &'static str, message: String },
+    #[error(transparent)]
+    Catalog(#[from] rusqlite::Error),
+}
+
+/// A backup of `instance`, by hand or because `schedule` fired for an instant. Returns the new backup's id and uuid.
+pub fn back_up(
+    tx: &Transaction,
+    instance: &Instance,
+    description: &str,
+    schedule: Option<(&Schedule, i64)>,
+) -> Result<(i64, String), Refusal> {
+    if !instance.state.is_stable() {
+        return Err(Refusal::Unstable);
+    }
+    let volumes = volumes::of_instance(tx, instance.id)?;
+    one_bootable(volumes.iter().map(|v| v.bootable))?;
+    let size: i64 = volumes.iter().map(|v| v.size).sum();
+    fits(tx, instance.project_id, &[(QuotaName::Storage, size)])?;
+    let now = clock::now_ms();
+    let counter = match schedule {
+        Some(_) => Some(instances::count_backup(tx, instance.id)?),
+        None => None,
+    };
+    let kept_until = schedule.and_then(|(schedule, _)| {
+        let days = u32::try_from(schedule.retention_time).unwrap_or(0);
+        retention::kept_until(clock::from_ms(now), days).map(|at| at.timestamp_millis())
+    });
+    let new = NewBackup {
+        project_id: instance.project_id,
+        instance_id: instance.id,
+        schedule: schedule.map(|(schedule, trigger_at)| (schedule.id, trigger_at)),
+        description,
+        created_at: now,
+        kept_until,
+        metadata: metadata(instance, &volumes, counter),
+        volumes: &volumes,
+    };
+    let (id, uuid) = backups::insert(tx, &new)?;
+    let context = json!({"instance_name": instance.name, "instance_uuid": instance.uuid,
+        "schedule_uuid": schedule.map(|(schedule, _)| &schedule.uuid)});
+    log(tx, instance.project_id, &uuid, "resource_backup_creation_scheduled", Severity::Info, context, || {
+        format!("Backup of {} has been scheduled.", instance.name)
+    })?;
+    Ok((id, uuid))
+}
+
+/// The backup and its data are to go.
+pub fn delete(tx: &Transaction, backup: &Backup) -> Result<(), Refusal> {
+    if !backup.state.allows(BackupAction::Delete) || !backups::begin_delete(tx, backup.id, clock::now_ms())? {
+        return Err(Refusal::State(backup.state));
+    }
+    log_backup(tx, backup, "resource_backup_deletion_scheduled", Severity::Info, || {
+        format!("Deletion of a backup of {} has been scheduled.", backup.instance_name)
+    })?;
+    Ok(())
+}
+
+/// Where a restore makes its new machine, and with what profile.
+pub struct NewMachine<'a> {
+    pub name: Option<&'a str>,
+    pub image: &'a Image,
+    pub flavor: &'a Flavor,
+    /// End Online instead of Offline.
+    pub start: bool,
+    /// Directory for the new volume files.
+    pub directory: &'a std::path::Path,
+}
+
+/// A new instance with the backup's volumes and the chosen profile. Returns the new instance's uuid.
+pub fn restore_to_new_instance(tx: &Transaction, backup: &Backup, machine: &NewMachine) -> Result<String, Refusal> {
+    let parts = backups::parts(tx, backup.id)?;
+    one_bootable(parts.iter().map(|part| part.bootable))?;
+    let recorded: Value = serde_json::from_str(&backup.metadata).unwrap_or(Value::Null);
+    fits_profile(&recorded, &parts, machine)?;
+    let size: i64 = parts.iter().map(|part| part.size).sum();
+    let (image, flavor) = (machine.image, machine.flavor);
+    let additions = [
+        (QuotaName::Storage, size),
+        (QuotaName::Vcpu, flavor.cores),
+        (QuotaName::Ram, flavor.ram),
+        (QuotaName::Instances, 1),
+        (QuotaName::Volumes, parts.len() as i64),
+    ];
+    fits(tx, backup.project_id, &additions)?;
+    let now = clock::now_ms();
+    let instance = Instance { project_id: backup.project_id, created: now, ..as_recorded(&recorded, backup, image, flavor, machine.name) };
+    let instance_id = instances::insert(tx, &instance)?;
+    for part in &parts {
+        let uuid = new_uuid();
+        let path = machine.directory.join(&instance.uuid).join(format!("{}.raw", uuid));
+        let volume = Volume {
+            id: 0,
+            uuid,
+            project_id: backup.project_id,
+            name: part.name.clone(),
+            path: path.to_string_lossy().into_owned(),
+            kind: "file".into(),
+            size: part.size,
+            managed: true,
+            state: "creating".into(),
+            error_message: String::new(),
+            created: now,
+            instance_id: Some(instance_id),
+            position: part.position,
+            bootable: part.bootable,
+        };
+        let volume_id = volumes::insert(tx, &volume)?;
+        volumes::attach(tx, instance_id, part.position, volume_id, part.bootable)?;
+    }
+    let target = json!({"instance": instance_id, "start": machine.start});
+    begin_restore(tx, backup, &target)?;
+    backups::insert_restoration(tx, backup.id, instance_id, now)?;
+    Ok(instance.uuid)
+}
+
+/// One volume of the backup is to be written to a file or device; `target` says where (engine/restore.rs reads it).
+pub fn restore_to_path(tx: &Transaction, backup: &Backup, target: &Value) -> Result<(), Refusal> {
+    begin_restore(tx, backup, target)
+}
+
+fn begin_restore(tx: &Transaction, backup: &Backup, target: &Value) -> Result<(), Refusal> {
+    if !backups::begin_restore(tx, backup.id, target, clock::now_ms())? {
+        return Err(Refusal::State(backup.state));
+    }
+    log_backup(tx, backup, "resource_backup_restoration_scheduled", Severity::Info, || {
+        format!("Restoration of a backup of {} has been scheduled.", backup.instance_name)
+    })?;
+    Ok(())
+}
+
+/// Additions that a project's quotas must allow; the check and what it allows belong in one transaction.
+pub fn fits(tx: &Transaction, project_id: i64, additions: &[(QuotaName, i64)]) -> Result<(), Refusal> {
+    let refusals = projects::refusals(tx, project_id, additions)?;
+    if refusals.is_empty() { Ok(()) } else { Err(Refusal::Quota(refusals)) }
+}
+
+fn one_bootable(flags: impl Iterator<Item = bool>) -> Result<(), Refusal> {
+    match flags.filter(|bootable| *bootable).count() {
+        1 => Ok(()),
+        n => Err(Refusal::Bootable(n)),
+    }
+}
+
+fn fits_profile(recorded: &Value, parts: &[backups::VolumeBackup], machine: &NewMachine) -> Result<(), Refusal> {
+    let min_ram = machine.image.min_ram.max(recorded["min_ram"].as_i64().unwrap_or(0));
+    if machine.flavor.ram < min_ram {
+        let message = format!("RAM of flavor is not enough for selected image {min_ram}");
+        return Err(Refusal::Profile { field: "flavor", message });
+    }
+    let system = parts.iter().find(|part| part.bootable).map_or(0, |part| part.size);
+    if mib(system) < machine.image.min_disk {
+        let message = format!(
+            "The backup's system volume has {} MiB, less than the {} MiB that the selected image needs",
+            mib(system),
+            machine.image.min_disk
+        );
+        return Err(Refusal::Profile { field: "image", message });
+    }
+    Ok(())
+}
+
+/// The instance as it was when it was backed up, with a new identity and the chosen profile.
+fn as_recorded(recorded: &Value, backup: &Backup, image: &Image, flavor: &Flavor, name: Option<&str>) -> Instance {
+    let text = |key: &str| recorded[key].as_str().unwrap_or_default().to_string();
+    let recorded_name = recorded["name"].as_str().unwrap_or(&backup.instance_name);
+    let tags = recorded["tags"].as_array().map(|tags| tags.iter().filter_map(|t| t.as_str().map(str::to_string)).collect());
+    Instance {
+        id: 0,
+        uuid: new_uuid(),
+        project_id: backup.project_id,
+        project_uuid: String::new(),
+        project_name: String::new(),
+        name: name.unwrap_or(recorded_name).to_string(),
+        description: text("description"),
+        state: InstanceState::ProvisioningScheduled,
+        error_message: String::new(),
+        cores: flavor.cores,
+        ram: flavor.ram,
+        flavor_name: flavor.name.clone(),
+        image_name: text("image_name"),
+        min_ram: image.min_ram.max(recorded["min_ram"].as_i64().unwrap_or(0)),
+        min_disk: image.min_disk.max(recorded["min_disk"].as_i64().unwrap_or(0)),
+        key_name: text("key_name"),
+        key_fingerprint: text("key_fingerprint"),
+        user_data: text("user_data"),
+        tags: tags.unwrap_or_default(),
+        internal_ips: Vec::new(),
+        external_ips: Vec::new(),
+        backup_counter: 0,
+        created: 0,
+    }
+}
+
+/// What a backup remembers of its instance. Never a host path: metadata is shown to everybody who sees the backup.
+fn metadata(instance: &Instance, volumes: &[Volume], counter: Option<i64>) -> Value {
+    let volume = |v: &Volume| {
+        json!({"uuid": v.uuid, "position": v.position, "name": v.name, "size": mib(v.size), "size_bytes": v.size, "bootable": v.bootable})
+    };
+    let system = volumes.iter().find(|v| v.bootable).map_or(0, |v| v.size);
+    let total: i64 = volumes.iter().map(|v| v.size).sum();
+    json!({
+        "name": instance.name,
+        "description": instance.description,
+        "cores": instance.cores,
+        "ram": instance.ram,
+        "min_ram": instance.min_ram,
+        "min_disk": instance.min_disk,
+        "flavor_name": instance.flavor_name,
+        "image_name": instance.image_name,
+        "key_name": instance.key_name,
+        "key_fingerprint": instance.key_fingerprint,
+        "user_data": instance.user_data,
+        "tags": instance.tags,
+        "size": mib(total),
+        "system_volume_size": mib(system),
+        "data_volume_size": mib(total - system),
+        "volumes": volumes.iter().map(volume).collect::<Vec<_>>(),
+        "counter": counter,
+    })
+}
+
+/// Logs an event about a backup in the same transaction as what it tells of.
+pub fn log_backup(
+    tx: &Transaction,
+    backup: &Backup,
+    kind: &str,
+    severity: Severity,
+    message: impl FnOnce() -> String,
+) -> rusqlite::Result<()> {
+    let context = json!({"backup_uuid": backup.uuid, "instance_name": backup.instance_name, "instance_uuid": backup.instance_uuid,
+        "schedule_uuid": backup.schedule_uuid});
+    log(tx, backup.project_id, &backup.uuid, kind, severity, context, message)
+}
+
+/// Logs an event about a schedule.
+pub fn log_schedule(
+    tx: &Transaction,
+    schedule: &Schedule,
+    kind: &str,
+    severity: Severity,
+    message: impl FnOnce() -> String,
+) -> rusqlite::Result<()> {
+    let context = json!({"schedule_uuid": schedule.uuid, "instance_name": schedule.instance_name,
+        "instance_uuid": schedule.instance_uuid});
+    log(tx, schedule.project_id, &schedule.uuid, kind, severity, context, message)
+}
+
+fn log(
+    tx: &Transaction,
+    project_id: i64,
+    scope: &str,
+    kind: &str,
+    severity: Severity,
+    context: Value,
+    message: impl FnOnce() -> String,
+) -> rusqlite::Result<()> {
+    let message = message();
+    log::info!("{kind}: {message} [{scope}]");
+    events::insert(tx, clock::now_ms(), &NewEvent { kind, severity, message, context, project_id: Some(project_id), scope })
+}

@@ -1,0 +1,108 @@
+//! A schedule's instant has come: what happens then, in one transaction, so that a crash neither repeats nor loses a run.
+
+use rusqlite::Transaction;
+
+use super::{Engine, create, orders};
+use crate::catalog::events::Severity;
+use crate::catalog::schedules::{self, Schedule};
+use crate::catalog::{backups, instances};
+use crate::clock;
+use crate::model::schedule::{CronSchedule, parse_zone};
+use orders::Refusal;
+
+/// The description of backups that a schedule makes.
+const DESCRIPTION: &str = "scheduled backup";
+
+impl Engine {
+    /// Runs every schedule that is due. Missed instants (the daemon was down, the clock jumped) make one run, not many,
+    /// because the next instant is reckoned from now.
+    pub fn trigger_due(&self) -> rusqlite::Result<()> {
+        let due = self.db.read(|c| schedules::due(c, clock::now_ms()))?;
+        for id in &due {
+            self.db.write(|tx| trigger(tx, *id))?;
+        }
+        if !due.is_empty() {
+            self.wake();
+        }
+        Ok(())
+    }
+
+    /// Begins to delete the backups whose time is over.
+    pub fn expire(&self) -> rusqlite::Result<()> {
+        let expired = self.db.read(|c| backups::expired(c, clock::now_ms()))?;
+        for id in &expired {
+            self.db.write(|tx| {
+                let Some(backup) = backups::by_id(tx, *id)? else { return Ok(()) };
+                match orders::delete(tx, &backup) {
+                    Err(Refusal::Catalog(error)) => Err(error),
+                    _ => Ok(()), // it has just changed its state: a later pass looks again
+                }
+            })?;
+        }
+        if !expired.is_empty() {
+            self.wake();
+        }
+        Ok(())
+    }
+}
+
+fn trigger(tx: &Transaction, id: i64) -> rusqlite::Result<()> {
+    let now = clock::now_ms();
+    let Some(mut schedule) = schedules::by_id(tx, id)? else { return Ok(()) };
+    if !schedule.is_active || schedule.next_trigger_at > now {
+        return Ok(());
+    }
+    let instant = schedule.next_trigger_at;
+    match next_instant(&schedule.cron, &schedule.timezone) {
+        Some(next) => schedule.next_trigger_at = next,
+        None => return create::deactivate(tx, id, "Failed to schedule: the schedule has no further instant."),
+    }
+    schedule.last_run_at = Some(instant);
+    match run(tx, &schedule, instant)? {
+        Outcome::Begun => schedule.last_skip_reason.clear(),
+        Outcome::Skipped(reason) => {
+            orders::log_schedule(tx, &schedule, "resource_backup_schedule_skipped", Severity::Warning, || {
+                format!("A scheduled backup of {} was skipped: {reason}", schedule.instance_name)
+            })?;
+            schedule.last_skip_reason = reason;
+        }
+        Outcome::Refused(reason) => {
+            schedules::update(tx, &schedule)?;
+            return create::deactivate(tx, id, &format!("Failed to schedule a backup of {}. {reason}", schedule.instance_name));
+        }
+    }
+    schedules::update(tx, &schedule)
+}
+
+enum Outcome {
+    Begun,
+    /// This run is left out; the schedule goes on.
+    Skipped(String),
+    /// No backup can be made; the schedule ends.
+    Refused(String),
+}
+
+fn run(tx: &Transaction, schedule: &Schedule, instant: i64) -> rusqlite::Result<Outcome> {
+    if backups::schedule_is_running(tx, schedule.id)? {
+        return Ok(Outcome::Skipped("the previous backup of this schedule is still being made".into()));
+    }
+    let instance = instances::by_id(tx, schedule.instance_id)?;
+    // A second backup for the same instant is refused by the index backup_trigger even if all else failed.
+    match orders::back_up(tx, &instance, DESCRIPTION, Some((schedule, instant))) {
+        Ok(_) => Ok(Outcome::Begun),
+        Err(Refusal::Unstable) => Ok(Outcome::Skipped(format!("the instance is {}", instance.state.display()))),
+        Err(Refusal::Catalog(error)) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+            Ok(Outcome::Skipped("a backup for this instant exists already".into()))
+        }
+        Err(Refusal::Catalog(error)) => Err(error),
+        Err(other) => Ok(Outcome::Refused(other.to_string())),
+    }
+}
+
+/// The first instant of a stored schedule after now, in milliseconds. None if its text is not a schedule (it was checked
+/// when it was stored) or there is none.
+pub fn next_instant(cron: &str, timezone: &str) -> Option<i64> {
+    let schedule = CronSchedule::parse(cron).ok()?;
+    let zone = parse_zone(timezone)?;
+    schedule.next_after(clock::now(), zone).map(|at| at.timestamp_millis())
+}

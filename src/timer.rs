@@ -1,0 +1,80 @@
+//! The timer thread: fires due schedules, begins the deletion of expired backups, trims the event log.
+//!
+//! It looks at the wall clock about once a second and asks an index what is due, so clock steps, suspends and new or
+//! changed schedules need no special care. Its heartbeat feeds the watchdog.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::catalog::events;
+use crate::db::Db;
+use crate::engine::Engine;
+
+const TICK: Duration = Duration::from_secs(1);
+
+pub struct Timer {
+    started: Instant,
+    /// Milliseconds since `started`.
+    last_beat: AtomicU64,
+    stop: Mutex<bool>,
+    wake: Condvar,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Timer {
+    pub fn new() -> Timer {
+        Timer {
+            started: Instant::now(),
+            last_beat: AtomicU64::new(0),
+            stop: Mutex::new(false),
+            wake: Condvar::new(),
+            thread: Mutex::new(None),
+        }
+    }
+
+    /// Starts the thread.
+    pub fn start(self: &Arc<Timer>, engine: Arc<Engine>, db: Arc<Db>, expiry_interval: Duration) -> std::io::Result<()> {
+        let timer = self.clone();
+        let body = move || timer.run(&engine, &db, expiry_interval);
+        let thread = std::thread::Builder::new().name("timer".into()).spawn(body)?;
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(())
+    }
+
+    /// Age of the last beat.
+    pub fn heartbeat(&self) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_millis(self.last_beat.load(Ordering::Relaxed)))
+    }
+
+    pub fn stop(&self) {
+        *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wake.notify_all();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join(); // a panic was logged where it happened
+        }
+    }
+
+    fn run(&self, engine: &Engine, db: &Db, expiry_interval: Duration) {
+        let mut last_expiry: Option<Instant> = None;
+        while self.sleep() {
+            if let Err(error) = engine.trigger_due() {
+                log::error!("cannot fire the due schedules: {error}");
+            }
+            if last_expiry.is_none_or(|at| at.elapsed() >= expiry_interval) {
+                last_expiry = Some(Instant::now());
+                let done = engine.expire().and_then(|()| db.write(|tx| events::prune(tx)));
+                if let Err(error) = done {
+                    log::error!("cannot expire backups: {error}");
+                }
+            }
+            self.last_beat.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// False: stop.
+    fn sleep(&self) -> bool {
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        !*self.wake.wait_timeout_while(stop, TICK, |stop| !*stop).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
