@@ -47,14 +47,15 @@ use client::Client;
 
 use crate::config::Config;
 
-const AFTER_HELP: &str = "\
-Commands talk to the running daemon through its socket, or open the coffer themselves when no daemon runs.
-Wherever a NAME is meant, a uuid or an unambiguous beginning of one does as well.
 
-Files: the configuration is /etc/cofferd/cofferd.toml for root, else ~/.config/cofferd/cofferd.toml; the state is
-/var/lib/cofferd for the service, else ~/.local/state/cofferd.
-
-Exit status: 0 done, 1 failed, 2 wrong usage.";
+/// Each paragraph is one line: clap wraps it.
+const AFTER_HELP: &str = concat!(
+    "Commands talk to the running daemon through its socket, or open the coffer themselves when no daemon runs. ",
+    "Wherever the name of something is meant, its uuid or an unambiguous beginning of that does as well.\n\n",
+    "Files: the configuration is /etc/cofferd/cofferd.toml for root, else ~/.config/cofferd/cofferd.toml; ",
+    "the state lies in /var/lib/cofferd for the service, else in ~/.local/state/cofferd.\n\n",
+    "Exit status: 0 done, 1 failed, 2 wrong usage."
+);
 
 #[derive(Parser)]
 #[command(name = "cofferd", version, about, after_help = AFTER_HELP, propagate_version = true)]

@@ -1,0 +1,242 @@
+"""The units under a real systemd: installed as the README says, into a throw-away machine (see `box`).
+
+The tests use one machine and build on each other's state only through what each fixture asks for: a running service.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from helpers.wait import wait_for
+
+HERE = Path(__file__).resolve().parent
+UNITS = HERE.parent.parent / "systemd"
+BOX = HERE / "box"
+
+# The README's words, with the binary where the box sees it.
+INSTALL = """
+/box/cofferd install
+systemd-sysusers && systemctl daemon-reload
+systemctl enable --now cofferd
+"""
+
+
+class Box:
+    def __init__(self, directory):
+        self.dir = directory
+
+    def run(self, command, code=0):
+        """Runs a shell command in the box as root and returns what it printed."""
+        done = subprocess.run([BOX, "run", self.dir, "bash", "-c", command], capture_output=True, text=True, timeout=60)
+        assert code is None or done.returncode == code, f"{command}\n{done.returncode}: {done.stdout}{done.stderr}\n{self.journal()}"
+        return done.stdout
+
+    def ok(self, command):
+        return subprocess.run([BOX, "run", self.dir, "bash", "-c", command], capture_output=True, timeout=60).returncode == 0
+
+    def journal(self):
+        command = [BOX, "run", self.dir, "journalctl", "-u", "cofferd", "-n", "40", "--no-pager", "-o", "short-monotonic"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+
+    def said(self, cursor):
+        """What the service logged since the cursor."""
+        return self.run(f"journalctl -u cofferd -o cat --no-pager --after-cursor='{cursor}'")
+
+    def cursor(self):
+        return re.search(r"^-- cursor: (\S+)", self.run("journalctl --sync; journalctl -n 0 --show-cursor"), re.M)[1]
+
+    def property(self, name, unit="cofferd"):
+        return self.run(f"systemctl show -P {name} {unit}").strip()
+
+    def healthy(self):
+        return self.ok("curl -sf -m 2 http://127.0.0.1:8776/healthz")
+
+    def write(self, path, text):
+        self.run(f"mkdir -p $(dirname {path}) && cat > {path} <<'END'\n{text}\nEND")
+
+    def cli(self, arguments):
+        return json.loads(self.run(f"cofferd --json {arguments}"))
+
+
+@pytest.fixture(scope="module")
+def machine(binary):
+    # Not below the temporary directory: the box has its own there.
+    directory = Path(tempfile.mkdtemp(prefix="cofferd-box-", dir="/var/tmp")) / "box"
+    share = directory.parent / "share"
+    share.mkdir()
+    shutil.copy(binary, share / "cofferd")
+    up = subprocess.run([BOX, "up", directory, f"--bind-ro={share}:/box"], capture_output=True, text=True, timeout=60)
+    assert up.returncode == 0, up.stderr
+    box = Box(directory)
+    try:
+        # The tests restart more often than a start limit allows.
+        box.write("/run/systemd/system/cofferd.service.d/limit.conf", "[Unit]\nStartLimitIntervalSec=0")
+        box.run(INSTALL + "cp /etc/cofferd/cofferd.toml /box-config")
+        yield box
+    finally:
+        subprocess.run([BOX, "down", directory], check=True, timeout=60)
+        shutil.rmtree(directory.parent)
+
+
+@pytest.fixture
+def box(machine):
+    """The machine with the service as it was installed, running and answering."""
+    yield machine
+    machine.run(
+        "systemctl disable -q --now cofferd.socket; rm -rf /etc/systemd/system/cofferd.service.d; systemctl daemon-reload;"
+        "cp /box-config /etc/cofferd/cofferd.toml; systemctl restart cofferd"
+    )
+
+
+def test_the_units_verify_without_a_word(box):
+    said = box.run("systemd-analyze verify --man=yes --recursive-errors=yes cofferd.service cofferd.socket 2>&1")
+    assert said == ""
+
+
+def test_the_unit_exposes_little():
+    """systemd's own score, at most 2.0."""
+    analyze = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", str(UNITS / "cofferd.service")]
+    done = subprocess.run(analyze, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    score = float(re.search(r"exposure level for cofferd.service: ([0-9.]+)", done.stdout)[1])
+    assert score <= 2.0
+
+
+def test_ready_is_told_when_requests_are_answered(box):
+    assert box.property("Type") == "notify"
+    for _ in range(5):
+        # `restart` returns with READY: the very next request must be answered.
+        box.run("systemctl restart cofferd && curl -sf -m 2 http://127.0.0.1:8776/healthz")
+    assert box.property("SubState") == "running"
+    assert "/var/lib/cofferd/coffer.db" in box.property("StatusText")
+
+
+def test_it_runs_as_its_own_user_with_private_files(box):
+    assert box.run("ps -o user= -C cofferd").split() == ["cofferd"]
+    modes = box.run("cd /var/lib/cofferd && stat -c '%n %U %a' . coffer.db admin.token cofferd.sock").splitlines()
+    assert modes == [". cofferd 750", "coffer.db cofferd 600", "admin.token cofferd 600", "cofferd.sock cofferd 660"]
+
+
+def test_the_token_opens_the_api_and_is_not_in_the_journal(box):
+    token = box.run("cat /var/lib/cofferd/admin.token").strip()
+    assert re.fullmatch("[0-9a-f]{40}", token)
+    box.run(f"curl -sf -H 'Authorization: Token {token}' http://127.0.0.1:8776/api/projects/")
+    assert box.run("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8776/api/projects/") == "401"
+    journal = box.run("journalctl --no-pager")
+    assert token not in journal
+    assert "/var/lib/cofferd/admin.token" in journal
+
+
+def test_the_journal_knows_the_priority_of_each_line(box):
+    cursor = box.cursor()
+    box.run("echo 'colour = 1' >> /etc/cofferd/cofferd.toml; systemctl reload cofferd; systemctl restart cofferd; true")
+    box.run("sed -i '$d' /etc/cofferd/cofferd.toml; systemctl restart cofferd")
+    lines = box.run(f"journalctl -u cofferd -o json --no-pager --after-cursor='{cursor}' _COMM=cofferd").splitlines()
+    entries = [(int(e["PRIORITY"]), e["MESSAGE"]) for e in map(json.loads, lines)]
+    assert any(p == 6 and m == "listening on http://127.0.0.1:8776" for p, m in entries)
+    assert any(p == 3 and "colour" in m for p, m in entries), entries
+    assert not any(re.match(r"<\d>|\d{4}-", m) for _, m in entries)
+
+
+def test_reload_takes_the_new_configuration_or_keeps_the_old(box):
+    cursor, pid = box.cursor(), box.property("MainPID")
+    box.run("mkdir -p /srv/a && truncate -s 1M /srv/a/disk.img")
+    box.run("cofferd volume add /srv/a/disk.img", code=1)
+    box.write("/etc/cofferd/cofferd.toml", '[volumes]\nroots = ["/srv/a"]')
+    box.run("systemctl reload cofferd")
+    wait_for(lambda: "configuration reloaded" in box.said(cursor), "the reload", 10, 0.1)
+    box.run("cofferd volume add /srv/a/disk.img && cofferd volume remove /srv/a/disk.img")
+    box.write("/etc/cofferd/cofferd.toml", "[volumes]\nroots = 5")
+    box.run("systemctl reload cofferd")
+    wait_for(lambda: "stays as it was" in box.said(cursor), "the refusal", 10, 0.1)
+    assert "/etc/cofferd/cofferd.toml" in box.said(cursor)
+    box.run("cofferd volume add /srv/a/disk.img && cofferd volume remove /srv/a/disk.img")
+    assert (box.property("ActiveState"), box.property("MainPID")) == ("active", pid)
+
+
+def test_an_image_is_backed_up_and_restored_once_its_path_is_granted(box):
+    box.write("/etc/cofferd/cofferd.toml", '[volumes]\nroots = ["/srv"]')
+    box.run(
+        "groupadd -f images; mkdir -p /srv/images; chgrp images /srv/images; chmod 2770 /srv/images;"
+        "head -c 3000000 /dev/urandom > /srv/images/disk.img; truncate -s 8M /srv/images/disk.img; chmod 0640 /srv/images/disk.img;"
+        "systemctl restart cofferd"
+    )
+    refused = box.run("cofferd volume add /srv/images/disk.img 2>&1", code=1)
+    assert "ermission denied" in refused
+    box.write("/etc/systemd/system/cofferd.service.d/disks.conf", "[Service]\nSupplementaryGroups=images\nReadWritePaths=/srv/images")
+    box.run("systemctl daemon-reload; systemctl restart cofferd")
+    box.run("cofferd instance add granted --volume /srv/images/disk.img")
+    backup = box.cli("backup granted")
+    assert backup["state"] == "Ready"
+    box.run(f"cofferd restore {backup['uuid']} --to /srv/images/copy.img && cmp /srv/images/disk.img /srv/images/copy.img")
+    box.run(f"cofferd delete {backup['uuid']} && cofferd instance remove granted && rm -r /srv/images")
+
+
+def test_a_killed_daemon_is_started_again(box):
+    pid = box.property("MainPID")
+    box.run(f"kill -9 {pid}")
+    wait_for(lambda: box.property("MainPID") not in (pid, "0") and box.healthy(), "a new daemon", 20, 0.2)
+    assert int(box.property("NRestarts")) >= 1
+
+
+@pytest.mark.parametrize("how", ["stopped", "without descriptors"])
+def test_a_hanging_daemon_is_started_again_by_the_watchdog(box, how):
+    box.write("/etc/systemd/system/cofferd.service.d/watchdog.conf", "[Service]\nWatchdogSec=2\nTimeoutAbortSec=2\nRestartSec=100ms")
+    box.run("systemctl daemon-reload; systemctl restart cofferd")
+    pid, cursor = box.property("MainPID"), box.cursor()
+    if how == "stopped":
+        box.run(f"kill -STOP {pid}")
+    else:
+        # Alive, and its threads run, but no request can be answered any more.
+        box.run(f"prlimit --nofile=4:4 --pid {pid}")
+    wait_for(lambda: box.property("MainPID") not in (pid, "0") and box.healthy(), "a new daemon", 30, 0.2)
+    log = box.run(f"journalctl -u cofferd -o cat --no-pager --after-cursor='{cursor}'")
+    assert "Watchdog timeout" in log, log
+
+
+def test_the_watchdog_leaves_a_working_daemon_alone(box):
+    box.write("/etc/systemd/system/cofferd.service.d/watchdog.conf", "[Service]\nWatchdogSec=1")
+    box.run("systemctl daemon-reload; systemctl restart cofferd")
+    pid = box.property("MainPID")
+    box.run("sleep 4")
+    assert box.property("MainPID") == pid
+
+
+def test_stop_ends_it_with_0_and_commands_still_work(box):
+    cursor = box.cursor()
+    box.run("systemctl stop cofferd")
+    assert (box.property("Result"), box.property("ExecMainStatus")) == ("success", "0")
+    assert "stopped" in box.said(cursor)
+    box.run("test ! -e /var/lib/cofferd/cofferd.sock")
+    # Root opens the coffer itself; what it leaves must be the service's again.
+    box.run("cofferd project add made-while-stopped")
+    owners = set(box.run("stat -c %U /var/lib/cofferd/*").split())
+    assert owners == {"cofferd"}
+    box.run("systemctl start cofferd")
+    assert "made-while-stopped" in box.run("cofferd project list")
+
+
+def test_root_may_make_the_coffer_before_the_first_start(box):
+    box.run("systemctl stop cofferd; mv /var/lib/cofferd /var/lib/aside; install -d -o cofferd -g cofferd -m 750 /var/lib/cofferd")
+    try:
+        token = box.cli("init")["token"]
+        box.run("systemctl start cofferd")
+        box.run(f"curl -sf -H 'Authorization: Token {token}' http://127.0.0.1:8776/api/projects/")
+    finally:
+        box.run("systemctl stop cofferd; rm -rf /var/lib/cofferd; mv /var/lib/aside /var/lib/cofferd; systemctl start cofferd")
+
+
+def test_systemd_holds_the_port_when_asked_to(box):
+    box.run("systemctl stop cofferd; systemctl start cofferd.socket")
+    assert box.property("ActiveState") == "inactive"
+    assert box.healthy(), "the first connection starts the service"
+    assert box.property("ActiveState") == "active"
+    box.run("systemctl stop cofferd.service")
+    assert box.healthy(), "the port outlives the daemon"
+    # A request that comes during a restart waits in the socket and is answered.
+    box.run("systemctl restart --no-block cofferd; curl -sf -m 20 http://127.0.0.1:8776/healthz")
