@@ -193,7 +193,7 @@ def test_a_hanging_daemon_is_started_again_by_the_watchdog(box, how):
         box.run(f"kill -STOP {pid}")
     else:
         # Alive, and its threads run, but no request can be answered any more.
-        box.run(f"prlimit --nofile=4:4 --pid {pid}")
+        box.run(f"runuser -u cofferd -- prlimit --nofile=4:4 --pid {pid}")
     wait_for(lambda: box.property("MainPID") not in (pid, "0") and box.healthy(), "a new daemon", 30, 0.2)
     log = box.run(f"journalctl -u cofferd -o cat --no-pager --after-cursor='{cursor}'")
     assert "Watchdog timeout" in log, log
