@@ -220,7 +220,8 @@ class Lab:
         self.d.sql('UPDATE quota SET "limit" = ? WHERE uuid = ?', (limit, quota["uuid"]))
 
     def events(self, **params):
-        return self.api.list(EVENTS, **params)
+        """Oldest first, unless `o` says otherwise."""
+        return self.api.list(EVENTS, **{"o": "created", **params})
 
     def event_types(self, scope):
         return [e["event_type"] for e in self.events(scope=scope["url"])]

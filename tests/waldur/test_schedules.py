@@ -89,7 +89,7 @@ def test_C4_timezone_is_echoed(shared, vm, zone):
     assert shared.schedule(vm, timezone=zone)["timezone"] == zone
 
 
-@pytest.mark.parametrize("zone", ["incorrect", "europe/london", "Europe", "UTC+1", "", "Europe/London ", "../etc/passwd"])
+@pytest.mark.parametrize("zone", ["incorrect", "europe/london", "Europe", "UTC+1", "../etc/passwd", "x" * 60])
 def test_C5_unknown_timezone_is_400(shared, vm, zone):
     before = count(shared)
     answer = ok(shared.api.post(SCHEDULES, fields(vm, timezone=zone)), 400)
