@@ -531,7 +531,7 @@ def test_hyperlink_inputs_take_every_spelling(shared, vm, spell):
     ({"url": "x"}, "Incorrect type. Expected URL string, received dict."),
     ("some_random_url", "Invalid hyperlink - No URL match."),
     ("http://h.example/", "Invalid hyperlink - No URL match."),
-    ("/api/openstack-instances/", "Invalid hyperlink - No URL match."),
+    ("/api/openstack-instances/", "Invalid hyperlink - Incorrect URL match."),
     ("ftp://h/api/openstack-instances/" + ZERO + "/", "Invalid hyperlink - No URL match."),
     (f"{FLAVORS}{ZERO}/", "Invalid hyperlink - Incorrect URL match."),
     (f"{BACKUPS}{ZERO}/", "Invalid hyperlink - Incorrect URL match."),

@@ -1,6 +1,9 @@
 """Quotas: what counts, what is refused and when, who may change a limit (cases B11, B12, K4 and 3.4)."""
 
+import os
 import threading
+
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +24,7 @@ def refusal(lab, answer, name, required, limit):
     messages = ok(answer, 400)["non_field_errors"]
     mine = [m for m in messages if f'"{name}"' in m]
     assert len(mine) == 1, messages
-    assert mine[0] == f'{lab.project["name"]} "{name}" quota is over limit. Required: {required}, limit: {limit}.'
+    assert mine[0] == f'{lab.project["name"]} "{name}" quota is over limit. Required: {int(required)}, limit: {int(limit)}.'
 
 
 # -------------------------------------------------------------------- what counts
@@ -98,6 +101,22 @@ def test_47_exactly_at_the_limit(lab):
     lab.wait_gone(backup["url"])
     wait_for(lambda: usage(lab, "storage") == 2, "the space is given back")
     lab.backup(vm)
+
+
+def test_a_disk_that_has_grown_is_reckoned_at_its_size_now(lab):
+    """Whether it is refused at once or fails: the usage never goes over the limit."""
+    disk = lab.disk(2 * MIB)
+    vm = lab.instance([disk])
+    lab.set_quota("storage", 5)
+    with open(disk, "r+b") as f:
+        f.truncate(6 * MIB)
+    answer = lab.api.post(BACKUPS, {"instance": vm["url"]})
+    if answer.status_code == 201:
+        wait_for(lambda: lab.get(answer.json())["state"] != "Backing up", "the backup ends")
+        assert lab.get(answer.json())["state"] == "Erred"
+    else:
+        ok(answer, 400)
+    assert all(b["state"] == "Erred" for b in lab.backups_of(vm))
 
 
 def test_quota_of_one_project_does_not_touch_another(lab):
@@ -238,20 +257,19 @@ def test_quotas_go_with_their_project(lab):
 
 
 def test_a_full_repository_is_never_a_wrong_ready(start_daemon):
-    """On a state directory of 24 MiB a backup of 64 random MiB is refused, or ends Erred with its quota given back."""
+    """On a state directory of 96 MiB a backup of 160 random MiB is refused, or ends Erred with its quota given back."""
     daemon = start_daemon(start=False)
     daemon.check = False  # the file system is in the daemon's own mount namespace
     daemon.wrapper = [
         "unshare", *([] if _is_root() else ["--map-root-user"]), "--mount", "sh", "-c",
-        f"mount -t tmpfs -o size=24m tmpfs {daemon.state_dir} && exec \"$@\"", "sh",
+        f"mount -t tmpfs -o size=96m tmpfs {daemon.state_dir} && exec \"$@\"", "sh",
     ]
     daemon.start()
     token = _read_inside(daemon, daemon.state_dir / "admin.token")
     daemon._token = token
     lab = Lab(daemon)
     disk = lab.d.root / "random.img"
-    import os
-    disk.write_bytes(os.urandom(64 * MIB))
+    disk.write_bytes(os.urandom(160 * MIB))
     vm = lab.instance([disk])
     answer = lab.api.post(BACKUPS, {"instance": vm["url"]})
     if answer.status_code == 400:
@@ -262,17 +280,18 @@ def test_a_full_repository_is_never_a_wrong_ready(start_daemon):
         assert failed["error_message"]
         ok(lab.api.post(failed["url"] + "delete/"))
         lab.wait_gone(failed["url"])
-    wait_for(lambda: usage(lab, "storage") == 64, "the quota is given back")
+    wait_for(lambda: usage(lab, "storage") == 160, "the quota is given back")
     small = lab.instance([MIB])
-    lab.backup(small)  # the room is back as well
+    wait_for(
+        lambda: lab.api.post(BACKUPS, {"instance": small["url"]}).status_code == 201, "the room is given back", interval=0.5
+    )
+    lab.wait_backups(small, 1)
 
 
 def _is_root():
-    import os
     return os.geteuid() == 0
 
 
 def _read_inside(daemon, path):
     """A file as the daemon sees it."""
-    from pathlib import Path
     return Path(f"/proc/{daemon.pid}/root{path}").read_text().strip()

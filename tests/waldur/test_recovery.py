@@ -3,17 +3,15 @@
 import json
 import os
 import time
+from datetime import timedelta
 
 import pytest
 
 from helpers.api import ok
 from helpers.daemon import slow_reads
 from helpers.disks import MIB, assert_same_bytes
-from helpers.lab import Lab
+from helpers.lab import Lab, parse_time
 from helpers.wait import wait_for
-
-from datetime import timedelta
-from helpers.lab import parse_time
 
 
 @pytest.fixture
@@ -96,8 +94,8 @@ def test_47_restart_while_restoring(start_daemon):
     assert_same_bytes(disk, lab.volume_files(new)[0])
     ok(lab.api.delete(machine["url"]), 202)
     lab.wait_gone(machine["url"])
-    left = {p.name for p in (lab.d.state_dir / "restored").iterdir()}
-    assert left == {p.name for p in lab.volume_files(new)}
+    left = [p for p in (lab.d.state_dir / "restored").rglob("*") if p.is_file()]
+    assert left == lab.volume_files(new)
 
 
 def test_47_restart_while_deleting(start_daemon):
@@ -135,23 +133,6 @@ def test_47_restart_in_each_transient_state(start_daemon, state, job, end):
         assert lab.d.sql("SELECT count(*) FROM job") == [(0,)]
     assert lab.get(other)["state"] == "Ready"
     lab.restore(other)
-
-
-def test_an_instance_that_was_being_provisioned_is_erred_after_a_restart(start_daemon):
-    lab = Lab(start_daemon())
-    backup = lab.backup(lab.instance())
-    new = lab.restore(backup)
-    lab.d.kill()
-    lab.force_backup(backup, "restoring")
-    lab.set_instance_state(new, "provisioning")
-    target = json.dumps({"instance": new["uuid"]})
-    lab.d.sql(
-        "INSERT INTO job (kind, backup_id, target, created) SELECT 'restore', id, ?, created_at FROM backup WHERE uuid = ?",
-        (target, backup["uuid"]),
-    )
-    lab.d.start()
-    assert lab.wait_state(backup["url"], "Ready")
-    assert lab.wait_state(new["url"], "Erred")["error_message"]
 
 
 def test_everything_is_there_after_a_clean_restart(start_daemon):
