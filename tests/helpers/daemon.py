@@ -252,7 +252,7 @@ class Daemon:
                     problems.append(str(error))
             if check and self.coffer.exists():
                 problems += self.inspect()
-            problems += [line for line in self.log().splitlines() if "panicked at" in line]
+            problems += [line for line in self.log().splitlines() if "panicked at" in line or "a request failed" in line]
         finally:
             self.kill()
             shutil.rmtree(self.base, ignore_errors=True)

@@ -302,6 +302,7 @@ def test_N8_prune_to_one(timed):
     for backup in old:
         assert timed.api.get(backup["url"]).status_code == 404
     assert parse_time(timed.get(schedule)["next_trigger_at"]) > timed.clock.now()
+    assert "resource_backup_schedule_cleaned_up" in timed.event_types(schedule)
 
 
 def test_N13_never_more_than_the_maximum_settled(timed):
@@ -516,6 +517,26 @@ def test_other_failures_do_not_deactivate(timed):
     wait_for(lambda: timed.get(other)["is_active"] is False, "the failing schedule is switched off")
     assert timed.get(schedule)["is_active"] is True
     disk.write_bytes(content)
+
+
+def test_many_schedules_due_at_once(timed):
+    """Each gets its run, also behind one that cannot have it."""
+    machines = [timed.instance() for _ in range(12)]
+    schedules = [timed.schedule(vm, schedule=HOURLY, is_active=True) for vm in machines]
+    timed.set_instance_state(machines[0], "erred")
+    timed.volume_files(machines[3])[0].unlink()
+    full = timed.new_project()
+    timed.set_quota("storage", 1, full)
+    over = timed.schedule(timed.instance(project=full), schedule=HOURLY, is_active=True)
+    timed.clock.set("2026-11-21T13:00:01")
+    for n, schedule in enumerate(schedules):
+        if n not in (0, 3):
+            timed.wait_backups(schedule, 1)
+    timed.wait_backups(schedules[3], 1, "Erred")
+    passes(timed)
+    assert timed.backups_of(schedules[0]) == [] and timed.backups_of(over) == []
+    active = [timed.get(s)["is_active"] for s in [*schedules, over]]
+    assert active == [True] * 3 + [False] + [True] * 8 + [False]
 
 
 def test_deleting_the_schedule_of_a_running_backup(start_daemon):
