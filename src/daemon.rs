@@ -23,8 +23,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use crate::api::Api;
 use crate::app::{App, AppError};
 use crate::config::{Config, ConfigError};
+use crate::db::DbError;
 use crate::http::{HttpServer, Listener};
-use crate::logging;
 
 /// A timer that has not looked at the clock for this long hangs; it sleeps at most 30 seconds at a time.
 const OLDEST_HEARTBEAT: Duration = Duration::from_secs(60);
@@ -32,6 +32,9 @@ const OLDEST_HEARTBEAT: Duration = Duration::from_secs(60);
 const SELF_REQUEST_LIMIT: Duration = Duration::from_secs(2);
 /// How long open requests may take to finish when the daemon stops; the jobs get the rest of the deadline.
 const HTTP_DRAIN: Duration = Duration::from_secs(5);
+/// How long a coffer that is neither served nor free is waited for: most commands take less.
+const LOCKED_LIMIT: Duration = Duration::from_secs(10);
+const LOCKED_PAUSE: Duration = Duration::from_millis(50);
 /// Members of the socket's group may talk to the daemon; who they are is checked then.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -62,21 +65,21 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Opens the coffer and serves it; when this returns, requests are answered.
-    pub fn start(config: Config) -> Result<Daemon, DaemonError> {
+    /// Opens the coffer and serves it; when this returns, requests are answered. Listeners that are `given` replace the
+    /// configured ones.
+    pub fn start(config: Config, given: Vec<Listener>) -> Result<Daemon, DaemonError> {
         let socket = config.socket();
         let (listen, limits) = (config.http.listen.clone(), config.http.limits);
-        let app = App::open(config)?;
+        let app = open_patiently(&config)?;
         // The coffer's lock is ours now, so whatever socket lies there is a dead daemon's.
         let mut listeners = vec![Listener::Unix(bind_unix(&socket).map_err(|e| DaemonError::Socket(socket.clone(), e))?)];
-        let passed = passed_listeners()?;
-        match passed.is_empty() {
+        match given.is_empty() {
             true => {
                 for address in listen {
                     listeners.push(Listener::Tcp(bind_tcp(address).map_err(|e| DaemonError::Listen(address, e))?));
                 }
             }
-            false => listeners.extend(passed),
+            false => listeners.extend(given),
         }
         let addresses = listeners.iter().filter_map(tcp_address).collect();
         let server = HttpServer::start(listeners, limits, Arc::new(Api(app.clone()))).map_err(DaemonError::Http)?;
@@ -121,10 +124,9 @@ impl Daemon {
 
 /// Runs the service until a signal ends it.
 pub fn serve(config_file: Option<&Path>) -> Result<(), DaemonError> {
-    logging::start(log::LevelFilter::Info);
     let config = Config::load(config_file)?;
     let signals = signals().map_err(DaemonError::Signals)?;
-    let daemon = Daemon::start(config.clone())?;
+    let daemon = Daemon::start(config.clone(), passed_listeners()?)?;
     announce(&daemon, &config);
     let deadline = attend(&daemon, &signals, config_file, config);
     notify(&[NotifyState::Stopping, NotifyState::Status("finishing running jobs")]);
@@ -235,6 +237,19 @@ pub fn signals() -> io::Result<Receiver<i32>> {
         }
     })?;
     Ok(receiver)
+}
+
+/// Opens the coffer. A command that has it open is waited for a little, a daemon that serves it is not.
+pub fn open_patiently(config: &Config) -> Result<Arc<App>, AppError> {
+    let start = Instant::now();
+    loop {
+        match App::open(config.clone()) {
+            Err(AppError::Db(DbError::Locked(..))) if start.elapsed() < LOCKED_LIMIT && connect_unix(&config.socket()).is_err() => {
+                std::thread::sleep(LOCKED_PAUSE);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// The sockets systemd passed (sd_listen_fds(3)), in their order.

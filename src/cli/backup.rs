@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::find::{BACKUP, INSTANCE};
-use super::output::{byte_field, bytes, field, mib};
+use super::output::{byte_field, bytes, field};
 use super::progress::{self, Bar};
 use super::{CliError, Context};
 
@@ -52,14 +52,14 @@ fn finish(client: &Client, context: &Context, backup: &Value) -> Result<Value, C
 }
 
 fn summary(backup: &Value, took: Duration) -> String {
-    let size = backup["size"].as_f64().unwrap_or(0.0) * 1024.0 * 1024.0;
+    let size = backup["size_bytes"].as_f64().unwrap_or(0.0);
     let rate = bytes(size / took.as_secs_f64().max(0.001));
     format!(
         "backup {} of {}: {} backed up, {} stored, {:.1} s, {rate}/s\n",
         field(backup, "uuid"),
         field(backup, "instance_name"),
-        mib(backup, "size"),
-        byte_field(backup, "stored_size"),
+        byte_field(backup, "size_bytes"),
+        byte_field(backup, "stored_bytes"),
         took.as_secs_f64()
     )
 }

@@ -31,13 +31,9 @@ pub fn run(args: &Check, context: &Context) -> Result<(), CliError> {
     })?;
     match corrupt.len() {
         0 => Ok(()),
-        n => Err(CliError::failed(format!("{n} chunks are corrupt; {}", advice(&task)))),
-    }
-}
-
-fn advice(task: &Value) -> String {
-    match task["result"].get("backups").filter(|b| b.as_array().is_some_and(|b| !b.is_empty())) {
-        Some(_) => format!("backups that need them cannot be restored: {}", field(&task["result"], "backups")),
-        None => "back up the instances concerned again: what is still readable at the source is stored anew".to_owned(),
+        n => Err(CliError::failed(format!(
+            "{n} chunks are corrupt; these backups cannot be restored whole: {}",
+            field(&task["result"], "backups")
+        ))),
     }
 }

@@ -6,22 +6,20 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use serde_json::Value;
 
 use super::CliError;
 use super::wire::{self, Reply};
-use crate::app::{App, AppError};
+use crate::app::App;
 use crate::config::Config;
 use crate::daemon;
-use crate::db::DbError;
 use crate::http::{Peer, Request};
 
-/// How long a coffer that is neither served nor free is waited for: a daemon that starts or stops, or another command.
-const LOCKED_LIMIT: Duration = Duration::from_secs(10);
-const LOCKED_PAUSE: Duration = Duration::from_millis(100);
+/// How long a job may go on after Ctrl-C before it is interrupted.
+const INTERRUPT_LIMIT: Duration = Duration::from_secs(1);
 /// A daemon that does not answer for so long hangs; its operations that take long are tasks that are asked after.
 const REPLY_LIMIT: Duration = Duration::from_secs(120);
 /// Exit status of a command ended by Ctrl-C, as shells have it.
@@ -58,16 +56,10 @@ impl Client {
             )));
         }
         let signals = daemon::signals().map_err(|e| CliError::failed(e.to_string()))?;
-        let start = Instant::now();
-        loop {
-            match App::open(config.clone()) {
-                Ok(app) => return Client::direct(app, config, signals),
-                Err(e) if is_locked(&e) && start.elapsed() < LOCKED_LIMIT => std::thread::sleep(LOCKED_PAUSE),
-                Err(e) => return Err(CliError::failed(e.to_string())),
-            }
-            if let Some(client) = Client::through_socket(config)? {
-                return Ok(client);
-            }
+        match daemon::open_patiently(config) {
+            Ok(app) => Client::direct(app, config, signals),
+            // A daemon may have been starting.
+            Err(e) => Client::through_socket(config)?.ok_or_else(|| CliError::failed(e.to_string())),
         }
     }
 
@@ -78,7 +70,7 @@ impl Client {
             .name("interrupt".to_owned())
             .spawn(move || {
                 if signals.recv().is_ok() {
-                    interrupted.close();
+                    interrupted.close(INTERRUPT_LIMIT);
                     std::process::exit(INTERRUPTED);
                 }
             })
@@ -191,22 +183,17 @@ impl Direct {
         Ok(Reply { status: response.status, headers, body })
     }
 
-    fn close(&self) {
+    fn close(&self, deadline: Duration) {
         self.app.begin_shutdown();
-        self.app.shutdown(self.config.shutdown_deadline);
+        self.app.shutdown(deadline);
         hand_over(&self.config);
     }
-}
-
-/// Whether somebody else has the coffer open at the moment.
-fn is_locked(error: &AppError) -> bool {
-    matches!(error, AppError::Db(DbError::Locked(..)))
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
         if let Link::Direct(direct) = &self.link {
-            direct.close();
+            direct.close(direct.config.shutdown_deadline);
         }
     }
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::find::{BACKUP, INSTANCE, SCHEDULE};
-use super::output::{Column, byte_field, field, mib, time};
+use super::output::{Column, byte_field, field, time};
 use super::{CliError, Context};
 
 /// List backups, oldest first
@@ -23,8 +23,8 @@ const COLUMNS: &[Column] = &[
     ("STATE", |b| field(b, "state")),
     ("CREATED (UTC)", |b| time(b, "created_at")),
     ("KEPT UNTIL", |b| time(b, "kept_until")),
-    ("SIZE", |b| mib(b, "size")),
-    ("STORED", |b| byte_field(b, "stored_size")),
+    ("SIZE", |b| byte_field(b, "size_bytes")),
+    ("STORED", |b| byte_field(b, "stored_bytes")),
     ("DESCRIPTION", |b| field(b, "description")),
 ];
 

@@ -182,10 +182,11 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command, context: &Context) -> Result<(), CliError> {
+    // A command says itself what went wrong; only the service and the demo log.
     match &command {
-        // These two log as a service does.
-        Command::Serve(_) | Command::Demo(_) => (),
-        _ => crate::logging::start(log::LevelFilter::Warn),
+        Command::Serve(_) => crate::logging::start(log::LevelFilter::Info),
+        Command::Demo(_) => crate::logging::start(log::LevelFilter::Warn),
+        _ => (),
     }
     match command {
         Command::Serve(args) => serve::run(&args, context),

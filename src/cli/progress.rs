@@ -58,23 +58,10 @@ pub fn wait(client: &Client, bar: &Bar, target: &str, busy: impl Fn(&Value) -> b
 
 /// Starts a task by posting `body` to `target` and waits for its end. A failed one is an error with its message.
 pub fn run_task(client: &Client, bar: &Bar, target: &str, body: Value) -> Result<Value, CliError> {
-    let started = client.post(target, body)?;
-    let task = task_path(&started).ok_or_else(|| CliError::failed(format!("{target} did not name a task: {started}")))?;
+    let task = format!("/ops/tasks/{}/", field(&client.post(target, body)?, "task"));
     let ended = wait(client, bar, &task, |task| task["state"] == "running")?;
     match ended["state"].as_str() {
         Some("done") => Ok(ended),
         _ => Err(CliError::failed(field(&ended, "error_message"))),
-    }
-}
-
-/// The reply names its task by number or as the whole object.
-fn task_path(reply: &Value) -> Option<String> {
-    let task = &reply["task"];
-    let id = if task.is_object() { &task["id"] } else { task };
-    match id {
-        Value::Number(id) => Some(format!("/ops/tasks/{id}/")),
-        Value::String(id) if id.starts_with('/') || id.contains("://") => None,
-        Value::String(id) => Some(format!("/ops/tasks/{id}/")),
-        _ => None,
     }
 }

@@ -58,7 +58,7 @@ impl Name {
 }
 
 const COLUMNS: &[Column] = &[
-    ("USER", |r| field(r, "username")),
+    ("USER", |r| field(r, "user_username")),
     ("ROLE", |r| field(r, "role").replace("manager", "member")),
     ("PROJECT", |r| if r["role"] == "owner" { "(all)".to_owned() } else { field(r, "project_name") }),
     ("UUID", |r| field(r, "uuid")),
@@ -102,8 +102,8 @@ fn find(client: &Client, user: &str, role: Name, of: Option<&str>) -> Result<Str
         _ => (OF_PROJECTS, Some(project(client, of)?)),
     };
     let meant = |r: &Value| {
-        let in_project = of.as_ref().is_none_or(|p| field(r, "project").contains(&field(p, "uuid")));
-        r["role"] == role.in_api() && field(r, "user").contains(&field(&user, "uuid")) && in_project
+        let in_project = of.as_ref().is_none_or(|p| r["project_uuid"] == p["uuid"]);
+        r["role"] == role.in_api() && r["user_uuid"] == user["uuid"] && in_project
     };
     match client.list(target)?.iter().find(|r| meant(r)) {
         Some(role) => Ok(format!("{target}{}/", field(role, "uuid"))),

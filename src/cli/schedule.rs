@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::find::{INSTANCE, SCHEDULE};
-use super::output::{Column, field, scalar, time};
+use super::output::{Column, field, table, time};
 use super::{CliError, Context};
 
 /// Back up by the clock
@@ -109,7 +109,14 @@ pub fn run(args: &Schedule, context: &Context) -> Result<(), CliError> {
     }
 }
 
+/// Each run in UTC and in the schedule's own zone.
 fn next_runs(answer: &Value) -> String {
-    let runs = answer.as_array().or_else(|| answer["next_runs"].as_array()).map_or(&[][..], Vec::as_slice);
-    runs.iter().map(|run| if run.is_object() { format!("{}  {}\n", field(run, "at"), field(run, "local")) } else { scalar(run) + "\n" }).collect()
+    let runs: Vec<Value> = answer["next_runs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .zip(answer["next_runs_local"].as_array().into_iter().flatten())
+        .map(|(utc, local)| json!({"utc": utc, "local": local}))
+        .collect();
+    table(&[("UTC", |run| time(run, "utc")), ("LOCAL", |run| time(run, "local"))], &runs)
 }

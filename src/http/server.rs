@@ -209,7 +209,9 @@ fn private_listener() -> io::Result<(UnixListener, OwnedFd)> {
         let directory = base.join(format!(".cofferd-{}", uuid::Uuid::new_v4().simple()));
         match DirBuilder::new().mode(0o700).create(&directory) {
             Ok(()) => {
-                let listener = bind_and_unlink(&directory.join("s"));
+                // Through a descriptor, because the name of a socket may have 107 bytes only (unix(7)).
+                let listener = fs::File::open(&directory)
+                    .and_then(|opened| bind_and_unlink(Path::new(&format!("/proc/self/fd/{}/s", opened.as_raw_fd()))));
                 fs::remove_dir(&directory)?;
                 return listener;
             }

@@ -98,12 +98,12 @@ def test_projects_users_and_roles(host):
     host.run("role", "add", "root2", "owner")
     again = host.run("role", "add", "root2", "owner", code=1)
     assert again.startswith("error: ")
-    roles = {(r["username"], r["role"]) for r in host.json("role", "list")}
+    roles = {(r["user_username"], r["role"]) for r in host.json("role", "list")}
     assert roles == {("ann", "manager"), ("ann", "reader"), ("root2", "owner")}
     assert "member" in host.run("role", "list")
     host.run("role", "remove", "ann", "reader", "--project", "web")
     host.run("role", "remove", "root2", "owner")
-    assert [(r["username"], r["role"]) for r in host.json("role", "list")] == [("ann", "manager")]
+    assert [(r["user_username"], r["role"]) for r in host.json("role", "list")] == [("ann", "manager")]
     assert "does not have that role" in host.run("role", "remove", "ann", "reader", "--project", "web", code=1)
 
 
@@ -279,7 +279,7 @@ def test_schedules(host):
     assert "already activated" in host.run("schedule", "activate", "never", code=1)
     host.run("schedule", "deactivate", "never")
     assert [s["is_active"] for s in host.json("schedule", "list")] == [True, False]
-    assert len(host.run("schedule", "next", "nightly", "--count", 3).splitlines()) == 3
+    assert len(host.run("schedule", "next", "nightly", "--count", 3).splitlines()) == 1 + 3
     assert host.json("list", "--schedule", "nightly") == []
     host.run("schedule", "remove", "nightly")
     assert len(host.json("schedule", "list")) == 1
@@ -589,7 +589,8 @@ def test_demo_stays_up_with_lines_that_work(binary, tmp_path):
             said += line
             if " list" in line and "--config" in line:
                 break
-        script = said[said.index("TOKEN="):]
+        assert "URL=" in said, said + process.stderr.read()
+        script = said[said.index("URL="):]
         done = subprocess.run(["bash", "-e", "-c", script], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
         for part in ('"Backing up"', "Backup restoration process was started", "Backup deletion was started", "*/5 * * * *"):
@@ -604,7 +605,7 @@ def test_demo_stays_up_with_lines_that_work(binary, tmp_path):
 @pytest.mark.parametrize("shell", ["bash", "elvish", "fish", "powershell", "zsh"])
 def test_completions(binary, shell):
     script = subprocess.run([binary, "completions", shell], capture_output=True, text=True, check=True).stdout
-    assert "snapshot" in script and "--overwrite" in script
+    assert "snapshot" in script and "overwrite" in script
     if shell == "bash":
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 

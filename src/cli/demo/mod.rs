@@ -20,9 +20,11 @@ use super::progress::{self, Bar};
 use super::{CliError, Context, print};
 use crate::config::Config;
 use crate::daemon::{self, Daemon};
+use crate::http::Listener;
 
 /// The usual port; another is taken when it is not free.
 const PORT: u16 = 8776;
+const STATS: &str = "/ops/stats/";
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// Back up and restore a made-up disk, prove it, and stay up to be tried
@@ -37,11 +39,11 @@ pub struct Demo {
 }
 
 pub fn run(args: &Demo, context: &Context) -> Result<(), CliError> {
-    crate::logging::start(log::LevelFilter::Warn);
     let signals = daemon::signals().map_err(|e| CliError::failed(e.to_string()))?;
     let place = Place::make(args.dir.as_deref())?;
-    let config = place.config()?;
-    let daemon = Daemon::start(config).map_err(|e| CliError::failed(e.to_string()))?;
+    let listener = listener().map_err(|e| CliError::failed(format!("127.0.0.1: {e}")))?;
+    let config = place.config(&listener)?;
+    let daemon = Daemon::start(config, vec![Listener::Tcp(listener)]).map_err(|e| CliError::failed(e.to_string()))?;
     let outcome = prove(&daemon, &place, context).and_then(|tour| {
         if !args.once {
             print(&tour)?;
@@ -86,12 +88,12 @@ impl Place {
     }
 
     /// Writes the configuration as a user would, so that the other commands can be tried with it.
-    fn config(&self) -> Result<Config, CliError> {
+    fn config(&self, listener: &TcpListener) -> Result<Config, CliError> {
         // JSON's strings are TOML's too.
         let text = format!(
             "state_directory = {}\n[http]\nlisten = [\"127.0.0.1:{}\"]\n[volumes]\nroots = [{}]\n",
             json!(self.directory.join("state")),
-            free_port(),
+            listener.local_addr().map_or(PORT, |address| address.port()),
             json!(self.directory)
         );
         let file = self.config_file();
@@ -109,14 +111,13 @@ impl Drop for Place {
     }
 }
 
-/// 0 lets the kernel choose.
-fn free_port() -> u16 {
-    if TcpListener::bind(("127.0.0.1", PORT)).is_ok() { PORT } else { 0 }
+fn listener() -> std::io::Result<TcpListener> {
+    // Port 0: any free one.
+    TcpListener::bind(("127.0.0.1", PORT)).or_else(|_| TcpListener::bind(("127.0.0.1", 0)))
 }
 
 /// What the backups and restores are made of.
 struct Objects {
-    project: Value,
     flavor: Value,
     image: Value,
     instance: Value,
@@ -151,7 +152,7 @@ fn prove(daemon: &Daemon, place: &Place, context: &Context) -> Result<String, Cl
     }
     say("proof", &format!("both restored disks are identical to the originals, byte for byte ({} each)", bytes(disk::SIZE as f64)))?;
     sum_up(&client)?;
-    Ok(tour(address, token, place, &objects, &second.backup))
+    Ok(tour(address, token, place, &objects, [&first, &second]))
 }
 
 fn register(client: &Client, disk: &Path) -> Result<Objects, CliError> {
@@ -166,7 +167,7 @@ fn register(client: &Client, disk: &Path) -> Result<Objects, CliError> {
         "volumes": [{"path": disk, "bootable": true}],
     });
     let instance = client.post(INSTANCE.collection, body)?;
-    Ok(Objects { project, flavor, image, instance })
+    Ok(Objects { flavor, image, instance })
 }
 
 fn back_up(client: &Client, context: &Context, objects: &Objects, disk: &Path, name: &str) -> Result<Version, CliError> {
@@ -174,6 +175,7 @@ fn back_up(client: &Client, context: &Context, objects: &Objects, disk: &Path, n
     // In this order: opening a file system may write to it, and what counts is the disk as it is backed up.
     let line = disk::first_line(disk, disk::NOTE).map_err(unreadable)?;
     let hash = disk::hash(disk).map_err(unreadable)?;
+    let before = client.get(STATS)?;
     let start = Instant::now();
     let backup = client.post(BACKUP.collection, json!({"instance": objects.instance["url"], "description": name}))?;
     let bar = Bar::new(context, "backing up");
@@ -182,8 +184,11 @@ fn back_up(client: &Client, context: &Context, objects: &Objects, disk: &Path, n
     if backup["state"] != "Ready" {
         return Err(CliError::failed(format!("the backup is {}: {}", field(&backup, "state"), field(&backup, "error_message"))));
     }
-    let stored = byte_field(&backup, "stored_size");
-    say("backup", &format!("{name}: {} read, {stored} stored, {:.2} s", bytes(disk::SIZE as f64), start.elapsed().as_secs_f64()))?;
+    let took = start.elapsed().as_secs_f64();
+    let after = client.get(STATS)?;
+    let more = |counter: &str| after[counter].as_f64().unwrap_or(0.0) - before[counter].as_f64().unwrap_or(0.0);
+    let (read, new, stored) = (bytes(disk::SIZE as f64), more("chunks"), bytes(more("stored_bytes")));
+    say("backup", &format!("{name}: {read} read, {new} chunks of it new, {stored} stored, {took:.2} s"))?;
     Ok(Version { backup, hash, line })
 }
 
@@ -215,46 +220,46 @@ fn restore(client: &Client, context: &Context, objects: &Objects, version: &Vers
 }
 
 fn sum_up(client: &Client) -> Result<(), CliError> {
-    let mut stored = 0.0;
-    let backups = client.list(BACKUP.collection)?;
-    for backup in &backups {
-        stored += backup["stored_size"].as_f64().unwrap_or(0.0);
-    }
-    let read = disk::SIZE as f64 * backups.len() as f64;
-    say("stored", &format!("{} for {} backups of {} together", bytes(stored), backups.len(), bytes(read)))
+    let stats = client.get(STATS)?;
+    let (backups, read) = (field(&stats, "backups"), byte_field(&stats, "logical_bytes"));
+    say("stored", &format!("{} for {backups} backups of {read} together", byte_field(&stats, "stored_bytes")))
 }
 
 fn say(what: &str, text: &str) -> Result<(), CliError> {
     print(&format!("{what:<9} {text}\n"))
 }
 
-/// Lines to paste into a shell.
-fn tour(address: SocketAddr, token: &str, place: &Place, objects: &Objects, backup: &Value) -> String {
+/// Lines to paste into a shell, one by one or all together.
+fn tour(address: SocketAddr, token: &str, place: &Place, objects: &Objects, backups: [&Version; 2]) -> String {
     let program = std::env::current_exe().map_or("cofferd".to_owned(), |path| path.display().to_string());
-    let (instance, image, flavor) = (field(&objects.instance, "url"), field(&objects.image, "url"), field(&objects.flavor, "url"));
-    let (backup, project) = (field(backup, "url"), field(&objects.project, "url"));
+    let [first, second] = backups.map(|version| BACKUP.path(&version.backup));
     format!(
         r#"
 The daemon stays up at http://{address} until Ctrl-C. In another shell:
 
-TOKEN={token}
+URL=http://{address} TOKEN={token}
 API() {{ curl -sS -H "Authorization: Token $TOKEN" "$@"; echo; }}
+INSTANCE={instance} IMAGE={image} FLAVOR={flavor}
 
-# list the backups; make one; look at the project with its quotas
-API http://{address}/api/openstack-backups/
-API -d instance={instance} -d description=mine http://{address}/api/openstack-backups/
-API {project}
+# list the backups; make one
+API $URL/api/openstack-backups/
+API -d instance=$INSTANCE -d description=mine $URL/api/openstack-backups/
 
 # every five minutes, keep three
-API -d instance={instance} -d 'schedule=*/5 * * * *' -d retention_time=1 -d maximal_number_of_backups=3 -d is_active=true http://{address}/api/openstack-backup-schedules/
+API -d instance=$INSTANCE -d 'schedule=*/5 * * * *' -d retention_time=1 -d maximal_number_of_backups=3 \
+    -d is_active=true $URL/api/openstack-backup-schedules/
 
-# restore to a new instance; delete
-API -d image={image} -d flavor={flavor} -d name=web2 {backup}restore/
-API -X POST {backup}delete/
+# restore to a new instance; delete; see what happened
+API -d image=$IMAGE -d flavor=$FLAVOR -d name=web2 $URL{second}restore/
+API -X POST $URL{first}delete/
+API $URL/api/events/?page_size=5
 
 # the same with the command line
 {program} --config {config} list
 "#,
+        instance = INSTANCE.path(&objects.instance),
+        image = IMAGE.path(&objects.image),
+        flavor = FLAVOR.path(&objects.flavor),
         config = place.config_file().display()
     )
 }
