@@ -5,9 +5,10 @@
 //! and the watchdog is fed only while a request of our own is answered and the timer's heart beats: a daemon that is alive
 //! but does no work is restarted.
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +36,8 @@ const HTTP_DRAIN: Duration = Duration::from_secs(5);
 /// How long a coffer that is neither served nor free is waited for: most commands take less.
 const LOCKED_LIMIT: Duration = Duration::from_secs(10);
 const LOCKED_PAUSE: Duration = Duration::from_millis(50);
+/// Opens no symbolic link and waits for no FIFO.
+const NO_FOLLOW: i32 = (rustix::fs::OFlags::NOFOLLOW.bits() | rustix::fs::OFlags::NONBLOCK.bits()) as i32;
 /// Members of the socket's group may talk to the daemon; who they are is checked then.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -101,11 +104,12 @@ impl Daemon {
         let end = Instant::now() + deadline;
         self.app.begin_shutdown();
         // Gone before the listener is: a command that comes now finds no daemon instead of a dead one.
-        if let Err(e) = std::fs::remove_file(&self.socket) {
+        if let Err(e) = fs::remove_file(&self.socket) {
             warn!("{}: {e}", self.socket.display());
         }
         self.server.stop(deadline.min(HTTP_DRAIN));
         self.app.shutdown(end.saturating_duration_since(Instant::now()));
+        hand_over(&self.app.config());
     }
 
     /// Whether the daemon does its work: it answers a request over its own socket, and the timer keeps time.
@@ -247,7 +251,33 @@ pub fn open_patiently(config: &Config) -> Result<Arc<App>, AppError> {
             Err(AppError::Db(DbError::Locked(..))) if start.elapsed() < LOCKED_LIMIT && connect_unix(&config.socket()).is_err() => {
                 std::thread::sleep(LOCKED_PAUSE);
             }
-            other => return other,
+            Ok(app) => {
+                hand_over(config);
+                return Ok(app);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Gives what root made in the state directory to the owner of the state directory, or the service could not open its own coffer.
+pub fn hand_over(config: &Config) {
+    let state = &config.state_directory;
+    let Ok(owner) = fs::metadata(state) else { return };
+    if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
+        return;
+    }
+    // A restore directory elsewhere may hold files of others.
+    let restored = Some(&config.volumes.restore_directory).filter(|r| r.starts_with(state));
+    for directory in [Some(state), restored].into_iter().flatten() {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+        for path in entries.chain([directory.clone()]) {
+            // Opened without following links and checked on the open file: the owner may swap names meanwhile.
+            let Ok(file) = fs::File::options().read(true).custom_flags(NO_FOLLOW).open(&path) else { continue };
+            let given = file.metadata().is_ok_and(|m| m.uid() == 0 && (m.is_dir() || (m.is_file() && m.nlink() == 1)));
+            if given && let Err(e) = fchown(&file, Some(owner.uid()), Some(owner.gid())) {
+                warn!("{}: cannot be given to the service's user: {e}", path.display());
+            }
         }
     }
 }
@@ -281,17 +311,17 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Replaces a socket of a daemon that is gone. The name appears when the mode is right, never before.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    if std::fs::symlink_metadata(path).is_ok_and(|m| !m.file_type().is_socket()) {
+    if fs::symlink_metadata(path).is_ok_and(|m| !m.file_type().is_socket()) {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of this name that is no socket"));
     }
     let fresh = path.with_extension("sock.new");
-    match std::fs::remove_file(&fresh) {
+    match fs::remove_file(&fresh) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => (),
     }
     let listener = with_short_name(&fresh, |name| UnixListener::bind(name))?;
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(SOCKET_MODE))?;
-    std::fs::rename(&fresh, path)?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(SOCKET_MODE))?;
+    fs::rename(&fresh, path)?;
     Ok(listener)
 }
 
@@ -307,7 +337,7 @@ fn with_short_name<T>(path: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io
         return f(path);
     }
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return f(path) };
-    let directory = std::fs::File::open(directory)?;
+    let directory = fs::File::open(directory)?;
     f(&Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name))
 }
 
@@ -364,19 +394,19 @@ mod tests {
         assert!(connect_unix(&path).is_err(), "nobody listens on the stale socket");
         let _listener = bind_unix(&path).unwrap();
         connect_unix(&path).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
 
         let file = dir.path().join("precious.sock");
-        std::fs::write(&file, "text").unwrap();
+        fs::write(&file, "text").unwrap();
         assert!(bind_unix(&file).is_err());
-        assert_eq!(std::fs::read(&file).unwrap(), b"text");
+        assert_eq!(fs::read(&file).unwrap(), b"text");
     }
 
     #[test]
     fn a_deep_state_directory_still_has_a_socket() {
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("d".repeat(100)).join("e".repeat(100));
-        std::fs::create_dir_all(&deep).unwrap();
+        fs::create_dir_all(&deep).unwrap();
         let _listener = bind_unix(&deep.join("cofferd.sock")).unwrap();
         connect_unix(&deep.join("cofferd.sock")).unwrap();
     }

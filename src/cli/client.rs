@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,13 +33,8 @@ pub struct Client {
 enum Link {
     Socket(PathBuf),
     Tcp { address: SocketAddr, token: String },
-    Direct(Direct),
-}
-
-/// The coffer opened by this process.
-struct Direct {
-    app: Arc<App>,
-    config: Config,
+    /// The coffer opened by this process.
+    Direct(Arc<App>),
 }
 
 impl Client {
@@ -57,25 +51,25 @@ impl Client {
         }
         let signals = daemon::signals().map_err(|e| CliError::failed(e.to_string()))?;
         match daemon::open_patiently(config) {
-            Ok(app) => Client::direct(app, config, signals),
+            Ok(app) => Client::direct(app, signals),
             // A daemon may have been starting.
             Err(e) => Client::through_socket(config)?.ok_or_else(|| CliError::failed(e.to_string())),
         }
     }
 
     /// Serves this command from the coffer that this process has open. A signal ends its jobs cleanly first.
-    fn direct(app: Arc<App>, config: &Config, signals: Receiver<i32>) -> Result<Client, CliError> {
-        let interrupted = Direct { app: app.clone(), config: config.clone() };
+    fn direct(app: Arc<App>, signals: Receiver<i32>) -> Result<Client, CliError> {
+        let interrupted = app.clone();
         std::thread::Builder::new()
             .name("interrupt".to_owned())
             .spawn(move || {
                 if signals.recv().is_ok() {
-                    interrupted.close(INTERRUPT_LIMIT);
+                    close(&interrupted, INTERRUPT_LIMIT);
                     std::process::exit(INTERRUPTED);
                 }
             })
             .map_err(|e| CliError::failed(e.to_string()))?;
-        Ok(Client { link: Link::Direct(Direct { app, config: config.clone() }) })
+        Ok(Client { link: Link::Direct(app) })
     }
 
     /// Talks to a daemon as any user of the network does.
@@ -137,7 +131,7 @@ impl Client {
                 .map_err(|e| CliError::failed(format!("the daemon at {} cannot be reached: {e}", path.display())))?,
             Link::Tcp { address, token } => over_network(*address, token, method, target, body)
                 .map_err(|e| CliError::failed(format!("http://{address} cannot be reached: {e}")))?,
-            Link::Direct(direct) => direct.handle(method, target, body)?,
+            Link::Direct(app) => in_process(app, method, target, body)?,
         };
         match reply.status {
             200..=299 => Ok(reply),
@@ -160,64 +154,38 @@ fn over_network(address: SocketAddr, token: &str, method: &str, target: &str, bo
     wire::exchange(stream, &address.to_string(), Some(token), method, target, body.as_ref())
 }
 
-impl Direct {
-    fn handle(&self, method: &str, target: &str, body: Option<Value>) -> Result<Reply, CliError> {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let mut headers = vec![("host".to_owned(), "localhost".to_owned())];
-        if body.is_some() {
-            headers.push(("content-type".to_owned(), "application/json".to_owned()));
-        }
-        let response = self.app.handle(Request {
-            method: method.to_owned(),
-            path: path.to_owned(),
-            query: query.to_owned(),
-            headers,
-            body: body.map(|b| b.to_string().into_bytes()).unwrap_or_default(),
-            peer: Peer::Unix { uid: Some(rustix::process::geteuid().as_raw()) },
-        });
-        let body = match response.body.is_empty() {
-            true => Value::Null,
-            false => serde_json::from_slice(&response.body).map_err(|e| CliError::failed(format!("{target}: no JSON: {e}")))?,
-        };
-        let headers = response.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
-        Ok(Reply { status: response.status, headers, body })
+fn in_process(app: &Arc<App>, method: &str, target: &str, body: Option<Value>) -> Result<Reply, CliError> {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut headers = vec![("host".to_owned(), "localhost".to_owned())];
+    if body.is_some() {
+        headers.push(("content-type".to_owned(), "application/json".to_owned()));
     }
+    let response = app.handle(Request {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        headers,
+        body: body.map(|b| b.to_string().into_bytes()).unwrap_or_default(),
+        peer: Peer::Unix { uid: Some(rustix::process::geteuid().as_raw()) },
+    });
+    let body = match response.body.is_empty() {
+        true => Value::Null,
+        false => serde_json::from_slice(&response.body).map_err(|e| CliError::failed(format!("{target}: no JSON: {e}")))?,
+    };
+    let headers = response.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+    Ok(Reply { status: response.status, headers, body })
+}
 
-    fn close(&self, deadline: Duration) {
-        self.app.begin_shutdown();
-        self.app.shutdown(deadline);
-        hand_over(&self.config);
-    }
+fn close(app: &App, deadline: Duration) {
+    app.begin_shutdown();
+    app.shutdown(deadline);
+    daemon::hand_over(&app.config());
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if let Link::Direct(direct) = &self.link {
-            direct.close(direct.config.shutdown_deadline);
+        if let Link::Direct(app) = &self.link {
+            close(app, app.config().shutdown_deadline);
         }
     }
 }
-
-/// Gives what root made here to the owner of the state directory, or the service could not open its own coffer.
-pub fn hand_over(config: &Config) {
-    let state = &config.state_directory;
-    let Ok(owner) = std::fs::metadata(state) else { return };
-    if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
-        return;
-    }
-    // A restore directory elsewhere may hold files of others.
-    let restored = Some(&config.volumes.restore_directory).filter(|r| r.starts_with(state));
-    for directory in [Some(state), restored].into_iter().flatten() {
-        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
-        for path in entries.chain([directory.clone()]) {
-            // Opened without following links and checked on the open file: the owner may swap names meanwhile.
-            let Ok(file) = std::fs::File::options().read(true).custom_flags(NO_FOLLOW).open(&path) else { continue };
-            let given = file.metadata().is_ok_and(|m| m.uid() == 0 && (m.is_dir() || (m.is_file() && m.nlink() == 1)));
-            if given && let Err(e) = std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid())) {
-                log::warn!("{}: cannot be given to the service's user: {e}", path.display());
-            }
-        }
-    }
-}
-
-const NO_FOLLOW: i32 = (rustix::fs::OFlags::NOFOLLOW.bits() | rustix::fs::OFlags::NONBLOCK.bits()) as i32;

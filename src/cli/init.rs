@@ -3,9 +3,8 @@
 use clap::Args;
 use serde_json::json;
 
-use super::client::hand_over;
 use super::{CliError, Context};
-use crate::app::App;
+use crate::daemon;
 
 /// Make a new coffer with the staff user admin and show its token
 #[derive(Args)]
@@ -17,10 +16,9 @@ pub fn run(_: &Init, context: &Context) -> Result<(), CliError> {
     if coffer.exists() {
         return Err(CliError::failed(format!("there is a coffer already at {}; nothing was changed", coffer.display())));
     }
-    let app = App::open(config.clone()).map_err(|e| CliError::failed(e.to_string()))?;
+    let app = daemon::open_patiently(&config).map_err(|e| CliError::failed(e.to_string()))?;
     let token = app.first_token().map(str::to_owned);
     app.shutdown(config.shutdown_deadline);
-    hand_over(&config);
     let made = json!({"coffer": coffer, "user": "admin", "token": token, "token_file": config.admin_token()});
     context.show(&made, |_| {
         let token = token.as_deref().unwrap_or("-");

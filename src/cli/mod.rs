@@ -223,7 +223,10 @@ fn run(command: Command, context: &Context) -> Result<(), CliError> {
 fn refusal(status: u16, body: &Value) -> String {
     let Some(object) = body.as_object() else { return format!("the daemon answered with status {status}") };
     if let Some(detail) = object.get("detail").and_then(Value::as_str) {
-        return detail.to_owned();
+        return match status {
+            401 => format!("{detail} Run the command as root or as the user that runs the daemon."),
+            _ => detail.to_owned(),
+        };
     }
     let lines: Vec<String> = object
         .iter()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -25,7 +26,7 @@ class Host:
 
     def start(self, *arguments, **kw):
         command = [self.d.binary, "--config", str(self.d.config_file), *map(str, arguments)]
-        env = {"PATH": os.environ["PATH"], "HOME": str(self.d.base), "RUST_BACKTRACE": "1"}
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.d.base), "TERM": "xterm", "RUST_BACKTRACE": "1"}
         kw = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": self.d.base} | kw
         return subprocess.Popen(command, text=True, env=env, **kw)
 
@@ -502,6 +503,67 @@ def test_ctrl_c_ends_a_backup_of_its_own_cleanly(down):
     assert not down.d.sql("SELECT 1 FROM backup WHERE state = 'backing_up'")
     assert not down.d.sql("SELECT 1 FROM job")
     assert [b["state"] for b in down.json("list")] == ["Erred"]
+
+
+def on_a_terminal(host, *arguments, answers=()):
+    """Runs a command on a terminal of its own; what it showed there, and its exit status."""
+    master, slave = pty.openpty()
+    process = host.start(*arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    shown, answers = b"", list(answers)
+    while True:
+        try:
+            part = os.read(master, 65536)
+        except OSError:  # the last one has closed it
+            part = b""
+        if not part:
+            break
+        shown += part
+        if answers and shown.endswith(answers[0][0].encode()):
+            os.write(master, answers.pop(0)[1].encode() + b"\n")
+    os.close(master)
+    assert not answers, shown
+    return shown.decode(), process.wait(30)
+
+
+def test_a_terminal_sees_the_progress(start_daemon):
+    daemon = start_daemon(start=False)
+    daemon.wrapper = slow_reads(daemon.root / "vm.img", "20ms")
+    daemon.start()
+    host = Host(daemon)
+    host.instance("vm", 64 * MIB)
+    shown, status = on_a_terminal(host, "backup", "vm")
+    assert status == 0
+    assert re.search(r"backing up vm .*\d+% .* of 64\.00 MiB, .*/s, ", shown), shown
+    shown, _ = on_a_terminal(host, "--json", "backup", "vm")
+    assert "%" not in shown and json.loads(shown)["state"] == "Ready"
+
+
+def test_a_password_is_asked_for_twice_and_not_shown(down):
+    down.run("user", "add", "ann")
+    twice = [("New password: ", "secret horse 7"), ("Once more: ", "secret horse 7")]
+    shown, status = on_a_terminal(down, "user", "passwd", "ann", answers=twice)
+    assert status == 0 and "secret" not in shown
+    different = [("New password: ", "secret horse 7"), ("Once more: ", "secret horse 8")]
+    shown, status = on_a_terminal(down, "user", "passwd", "ann", answers=different)
+    assert status == 1 and "differ" in shown and "secret" not in shown
+
+
+def test_only_root_and_the_daemons_user_need_no_token(start_daemon):
+    daemon = start_daemon()
+    for directory in (daemon.base, daemon.state_dir):
+        directory.chmod(0o755)
+    (daemon.state_dir / "cofferd.sock").chmod(0o666)
+    command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--", daemon.binary]
+    done = subprocess.run(
+        [*command, "--config", daemon.config_file, "project", "list"], capture_output=True, text=True, timeout=60, env={"PATH": os.environ["PATH"]}
+    )
+    assert done.returncode == 1 and "as root or as the user" in done.stderr, done.stdout + done.stderr
+    (daemon.state_dir / "cofferd.sock").chmod(0o660)
+    done = subprocess.run(
+        [*command, "--config", daemon.config_file, "project", "list"], capture_output=True, text=True, timeout=60, env={"PATH": os.environ["PATH"]}
+    )
+    assert done.returncode == 1 and "as root or as the user" in done.stderr, done.stdout + done.stderr
 
 
 def test_no_wait_returns_at_once_and_the_daemon_goes_on(start_daemon):

@@ -94,7 +94,7 @@ fn note(number: usize, version: usize) -> Vec<u8> {
     let mut text = format!("note {number}, version {version}\n");
     while text.len() < NOTE_BYTES {
         text += WORDS[noise.next() as usize % WORDS.len()];
-        text.push(if noise.next() % 12 == 0 { '\n' } else { ' ' });
+        text.push(if noise.next().is_multiple_of(12) { '\n' } else { ' ' });
     }
     text.into_bytes()
 }
