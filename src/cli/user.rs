@@ -100,8 +100,9 @@ fn ask(prompt: &str) -> Result<String, CliError> {
     let usual = tcgetattr(&terminal).map_err(failed)?;
     let mut silent = usual.clone();
     silent.local_modes.remove(LocalModes::ECHO);
-    eprint!("{prompt}");
+    // Before the prompt: what is typed after that counts, and is not shown.
     tcsetattr(&terminal, OptionalActions::Flush, &silent).map_err(failed)?;
+    eprint!("{prompt}");
     let line = read_line();
     let restored = tcsetattr(&terminal, OptionalActions::Flush, &usual).map_err(failed);
     eprintln!();
