@@ -82,7 +82,9 @@ impl App {
     }
 
     pub fn handle(self: &Arc<App>, request: Request) -> Response {
-        api::handle(self, request)
+        let response = api::handle(self, request);
+        self.engine.note_activity();
+        response
     }
 
     pub fn start_timer(&self) -> Result<(), AppError> {

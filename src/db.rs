@@ -24,8 +24,13 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 const MAX_READERS: usize = 8;
 /// Readers kept open when idle.
 const KEPT_READERS: usize = 4;
+/// A reader's page cache in KiB: the pages that one list needs, so that the next one finds them.
+const READER_CACHE_KIB: i64 = 2 * 1024;
 /// The writer's page cache in KiB: above 1.5 times the largest transaction (two packs), or SQLite would spill early.
 const WRITER_CACHE_KIB: i64 = 32 * 1024;
+/// A commit of the writer that leaves this many pages (64 MiB) in the WAL checkpoints them: even a small change writes a
+/// dozen 64 KiB pages. Whoever writes much calls [`Db::checkpoint`] at times that suit it.
+const WAL_DUE_PAGES: u32 = 1024;
 /// The WAL is truncated when it has grown past this many bytes and no reader needs it.
 const WAL_LIMIT: u64 = 64 << 20;
 
@@ -111,6 +116,12 @@ impl Db {
         let mode = if large { "PRAGMA wal_checkpoint(TRUNCATE)" } else { "PRAGMA wal_checkpoint(PASSIVE)" };
         // TRUNCATE waits for readers up to the busy time-out; failing to get there is no error, the next call tries again.
         writer.query_row(mode, [], |_| Ok(()))
+    }
+
+    /// Gives the memory of the page caches back; worth it when a burst of work is over.
+    pub fn release_memory(&self) -> Result<(), rusqlite::Error> {
+        lock(&self.readers).idle.clear();
+        self.writer().execute_batch("PRAGMA shrink_memory")
     }
 
     /// Checkpoints all and empties the WAL, so that the coffer is one file again; at shutdown.
@@ -275,7 +286,7 @@ fn open_writer(path: &Path) -> Result<Connection, DbError> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "wal_autocheckpoint", WAL_DUE_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", WAL_LIMIT as i64)?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     connection.set_prepared_statement_cache_capacity(128);
@@ -310,7 +321,7 @@ fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    connection.pragma_update(None, "cache_size", -1024)?;
+    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }

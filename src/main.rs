@@ -11,11 +11,13 @@ mod db;
 mod engine;
 mod http;
 mod logging;
+mod memory;
 mod model;
 mod source;
 mod store;
 mod timer;
 
 fn main() -> std::process::ExitCode {
+    memory::share_heaps();
     cli::main()
 }

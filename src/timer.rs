@@ -12,6 +12,8 @@ use crate::db::Db;
 use crate::engine::Engine;
 
 const TICK: Duration = Duration::from_secs(1);
+/// Ticks without a request or an ended job until memory is given back.
+const QUIET_TICKS: u32 = 5;
 
 pub struct Timer {
     started: Instant,
@@ -20,6 +22,21 @@ pub struct Timer {
     stop: Mutex<bool>,
     wake: Condvar,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// Tells when activity has come to rest: once, some ticks after its end.
+#[derive(Default)]
+struct Burst {
+    seen: u64,
+    quiet_ticks: u32,
+}
+
+impl Burst {
+    fn is_over(&mut self, activity: u64) -> bool {
+        self.quiet_ticks = if activity == self.seen { self.quiet_ticks.saturating_add(1) } else { 0 };
+        self.seen = activity;
+        self.quiet_ticks == QUIET_TICKS
+    }
 }
 
 impl Timer {
@@ -57,6 +74,7 @@ impl Timer {
 
     fn run(&self, engine: &Engine, db: &Db, expiry_interval: Duration) {
         let mut last_expiry: Option<Instant> = None;
+        let mut burst = Burst::default();
         while self.sleep() {
             if let Err(error) = engine.trigger_due() {
                 log::error!("cannot fire the due schedules: {error}");
@@ -68,6 +86,9 @@ impl Timer {
                     log::error!("cannot expire backups: {error}");
                 }
             }
+            if burst.is_over(engine.activity()) {
+                engine.release_memory();
+            }
             self.last_beat.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
         }
     }
@@ -76,5 +97,18 @@ impl Timer {
     fn sleep(&self) -> bool {
         let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
         !*self.wake.wait_timeout_while(stop, TICK, |stop| !*stop).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_over_once() {
+        let mut burst = Burst::default();
+        let calls = [1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3].map(|activity| burst.is_over(activity));
+        assert_eq!(calls.iter().position(|over| *over), Some(6));
+        assert_eq!(calls.iter().filter(|over| **over).count(), 1);
     }
 }

@@ -18,7 +18,7 @@ pub struct Api(pub Arc<App>);
 
 impl Handler for Api {
     fn handle(&self, request: Request) -> Response {
-        handle(&self.0, request)
+        self.0.handle(request)
     }
 }
 

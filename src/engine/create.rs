@@ -1,6 +1,7 @@
 //! Making a backup: read every volume of the instance into the store, then declare all of them Ready in one commit.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use rusqlite::Transaction;
 
@@ -29,6 +30,7 @@ impl Engine {
     fn read_volumes(&self, job: &Job, running: &Running) -> Result<Vec<(VolumeBackup, Ingested)>, EngineError> {
         let parts = self.db.read(|c| backups::parts(c, job.backup_id))?;
         let paths = self.db.read(|c| volumes::of_instance(c, job.instance_id))?;
+        running.progress.total.store(parts.iter().map(|p| p.size as u64).sum(), Ordering::Relaxed);
         let settings = self.settings();
         let mut done = Vec::new();
         for part in parts {

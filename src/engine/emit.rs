@@ -23,7 +23,6 @@ pub fn emit(
         ReadError::Corrupt(corrupt) => EngineError::Corrupt { offset: corrupt.offset, reason: corrupt.reason },
         ReadError::Store(e) => e.into(),
     })?;
-    progress.total.fetch_add(reader.size(), Ordering::Relaxed);
     if let Some(corrupt) = reader.check_top()?.into_iter().next() {
         return Err(EngineError::Corrupt { offset: corrupt.offset, reason: corrupt.reason });
     }

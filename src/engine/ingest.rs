@@ -74,7 +74,6 @@ pub fn default_workers() -> usize {
 /// Takes a volume in with this many threads beside the calling one. On failure nothing of it can be seen, and what was stored
 /// already is found again by the next try, or removed by the next garbage collection.
 pub fn ingest(store: &Store, source: &Source, workers: usize, progress: &Progress, cancel: &AtomicBool) -> Result<Ingested, EngineError> {
-    progress.total.fetch_add(source.size(), Ordering::Relaxed);
     let ingest = store.begin();
     let finished = std::thread::scope(|scope| {
         let (work, to_do) = bounded::<Work>(AHEAD);

@@ -74,6 +74,7 @@ impl Engine {
                 Ok(report) => log::debug!("maintenance: {report:?}"),
                 Err(error) => log::error!("maintenance stopped: {error}"),
             }
+            self.note_activity();
         }
     }
 

@@ -20,7 +20,7 @@ pub mod trigger;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -88,6 +88,7 @@ pub struct Engine {
     settings: RwLock<Settings>,
     dispatch: Mutex<Dispatch>,
     wake: Condvar,
+    activity: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
     pub tasks: Tasks,
     pub maintenance: maintenance::Maintenance,
@@ -124,6 +125,7 @@ impl Engine {
             settings: RwLock::new(Settings::from_config(config)),
             dispatch: Mutex::default(),
             wake: Condvar::new(),
+            activity: AtomicU64::new(0),
             threads: Mutex::default(),
             tasks: Tasks::default(),
             maintenance: maintenance::Maintenance::new(config.engine.maintenance_interval),
@@ -220,7 +222,26 @@ impl Engine {
             }
             drop(dispatch);
             self.wake.notify_all();
+            self.note_activity();
         }
+    }
+
+    /// A request was answered; see [`Engine::activity`].
+    pub fn note_activity(&self) {
+        self.activity.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts requests and ended jobs, so that the timer sees when a burst is over.
+    pub fn activity(&self) -> u64 {
+        self.activity.load(Ordering::Relaxed)
+    }
+
+    /// After a burst of work the daemon becomes small again.
+    pub fn release_memory(&self) {
+        if let Err(error) = self.db.release_memory() {
+            log_catalog("release memory", &error);
+        }
+        crate::memory::trim();
     }
 
     /// The next job for this lane; sleeps until there is one. None: the engine stops.

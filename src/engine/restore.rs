@@ -1,6 +1,7 @@
 //! Restoring: to the volumes of a new instance, or one volume to a file or device of the administrator's choice.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use rusqlite::Transaction;
 use serde_json::{Value, json};
@@ -62,6 +63,7 @@ impl Engine {
         self.db.write(|tx| instances::set_state(tx, instance_id, InstanceState::Provisioning, ""))?;
         let parts = self.db.read(|c| backups::parts(c, job.backup_id))?;
         let new = self.db.read(|c| volumes::of_instance(c, instance_id))?;
+        running.progress.total.store(parts.iter().map(|p| p.size as u64).sum(), Ordering::Relaxed);
         for part in &parts {
             let volume = new.iter().find(|v| v.position == part.position);
             let volume = volume.ok_or_else(|| EngineError::Gone(format!("the new instance has lost its volume {}", part.position)))?;
@@ -77,6 +79,7 @@ impl Engine {
         let parts = self.db.read(|c| backups::parts(c, job.backup_id))?;
         let part = parts.iter().find(|part| part.position == position);
         let part = part.ok_or_else(|| EngineError::Gone(format!("the backup has no volume {position}")))?;
+        running.progress.total.store(part.size as u64, Ordering::Relaxed);
         if !create {
             let target = Target::open(path, part.size as u64).map_err(EngineError::Target)?;
             return self.emit_part(part, &target, false, running);

@@ -1,6 +1,8 @@
 //! `/api/openstack-backups/` and its alias `/api/openstack-backup/`.
 
 use rusqlite::Connection;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::context::{ApiResult, Context};
@@ -70,7 +72,7 @@ fn list(context: &Context) -> ApiResult {
         };
         let paging = context.page(count, &order(context, &ORDERS, "b.created_at", "b.id"))?;
         let rows = backups::rows(c, &filter, &paging.page)?;
-        Ok(context.list(&paging, rows.iter().map(|backup| to_json(context, backup)).collect()))
+        Ok(context.list(&paging, rows.iter().map(|backup| view(context, backup)).collect()))
     })
 }
 
@@ -78,7 +80,7 @@ fn create(context: &Context) -> ApiResult {
     let mut fields = context.fields(false)?;
     let instance = fields.link("instance", true, INSTANCES);
     let description = fields.text("description", &Text::optional(500)).unwrap_or_default();
-    let (uuid, body) = context.write(|tx| {
+    let (uuid, response) = context.write(|tx| {
         let instance = instances::linked(context, tx, &mut fields, "instance", instance)?;
         fields.finish()?;
         let instance = instance.ok_or_else(ApiError::not_found)?;
@@ -88,10 +90,10 @@ fn create(context: &Context) -> ApiResult {
         check_room(context)?;
         let (id, uuid) = orders::back_up(tx, &instance, &description, None).map_err(|refusal| ApiError::refused("create", refusal))?;
         let backup = backups::by_id(tx, id)?.ok_or_else(ApiError::not_found)?;
-        Ok((uuid, to_json(context, &backup)))
+        Ok((uuid, Response::json(201, &view(context, &backup))))
     })?;
     context.app.engine.wake();
-    Ok(context.created(&context.link(BACKUPS, &uuid), &body))
+    Ok(response.with_header("Location", context.link(BACKUPS, &uuid)))
 }
 
 /// Below this much free space on the coffer's disk no backup is begun.
@@ -118,7 +120,7 @@ fn find(context: &Context, c: &Connection, uuid: &str) -> Result<Backup, ApiErro
 }
 
 fn show(context: &Context, uuid: &str) -> ApiResult {
-    context.read(|c| Ok(Response::json(200, &to_json(context, &find(context, c, uuid)?))))
+    context.read(|c| Ok(Response::json(200, &view(context, &find(context, c, uuid)?))))
 }
 
 fn modify(context: &Context, uuid: &str) -> ApiResult {
@@ -144,7 +146,7 @@ fn modify(context: &Context, uuid: &str) -> ApiResult {
         }
         backups::set_texts(tx, backup.id, &description, kept_until)?;
         let backup = find(context, tx, uuid)?;
-        Ok(Response::json(200, &to_json(context, &backup)))
+        Ok(Response::json(200, &view(context, &backup)))
     })
 }
 
@@ -199,47 +201,82 @@ fn restore(context: &Context, uuid: &str) -> ApiResult {
     Ok(Response::json(200, &body))
 }
 
-/// A backup as everybody who sees it may see it.
-pub fn to_json(context: &Context, backup: &Backup) -> Value {
-    let mut metadata: Value = serde_json::from_str(&backup.metadata).unwrap_or(Value::Null);
-    if !context.identity.is_staff()
-        && let Some(metadata) = metadata.as_object_mut()
-    {
-        metadata.remove("user_data"); // often holds secrets
-    }
+/// A backup as everybody who sees it may see it: the fields of the Waldur contract, then ours.
+#[derive(Serialize)]
+pub struct View<'b> {
+    url: String,
+    uuid: &'b str,
+    description: &'b str,
+    created_at: String,
+    kept_until: Option<String>,
+    instance: String,
+    instance_name: &'b str,
+    instance_uuid: &'b str,
+    state: &'static str,
+    /// null for a backup by hand.
+    backup_schedule: Option<String>,
+    backup_schedule_uuid: Option<&'b str>,
+    project: String,
+    project_uuid: &'b str,
+    project_name: &'b str,
+    metadata: Option<Box<RawValue>>,
+    error_message: &'b str,
+    /// MiB
+    size: i64,
+    size_bytes: i64,
+    /// MiB
+    stored_size: i64,
+    stored_bytes: i64,
+    finished_at: Option<String>,
+    /// Bytes; null unless work is under way.
+    progress: Option<Value>,
+    restorations: Vec<Value>,
+}
+
+pub fn view<'b>(context: &Context, backup: &'b Backup) -> View<'b> {
     let busy = matches!(backup.state, BackupState::BackingUp | BackupState::Restoring);
-    let progress = match context.app.engine.running(backup.id) {
-        Some(running) if busy => running.to_json(),
-        _ => Value::Null,
-    };
-    json!({
-        "url": context.link(BACKUPS, &backup.uuid),
-        "uuid": backup.uuid,
-        "description": backup.description,
-        "created_at": timestamp(backup.created_at),
-        "kept_until": backup.kept_until.map(timestamp),
-        "instance": context.link(INSTANCES, &backup.instance_uuid),
-        "instance_name": backup.instance_name,
-        "instance_uuid": backup.instance_uuid,
-        "state": backup.state.display(),
-        "backup_schedule": backup.schedule_uuid.as_ref().map(|uuid| context.link(SCHEDULES, uuid)),
-        "backup_schedule_uuid": backup.schedule_uuid,
-        "project": context.link(links::PROJECTS, &backup.project_uuid),
-        "project_uuid": backup.project_uuid,
-        "project_name": backup.project_name,
-        "metadata": metadata,
-        "error_message": backup.error_message,
-        "size": mib(backup.size),
-        "stored_size": mib(backup.stored),
-        "stored_bytes": backup.stored,
-        "size_bytes": backup.size,
-        "finished_at": backup.finished_at.map(timestamp),
-        "progress": progress,
-        "restorations": restorations(context, &backup.restorations),
-    })
+    let running = if busy { context.app.engine.running(backup.id) } else { None };
+    View {
+        url: context.link(BACKUPS, &backup.uuid),
+        uuid: &backup.uuid,
+        description: &backup.description,
+        created_at: timestamp(backup.created_at),
+        kept_until: backup.kept_until.map(timestamp),
+        instance: context.link(INSTANCES, &backup.instance_uuid),
+        instance_name: &backup.instance_name,
+        instance_uuid: &backup.instance_uuid,
+        state: backup.state.display(),
+        backup_schedule: backup.schedule_uuid.as_ref().map(|uuid| context.link(SCHEDULES, uuid)),
+        backup_schedule_uuid: backup.schedule_uuid.as_deref(),
+        project: context.link(links::PROJECTS, &backup.project_uuid),
+        project_uuid: &backup.project_uuid,
+        project_name: &backup.project_name,
+        metadata: metadata(context, &backup.metadata),
+        error_message: &backup.error_message,
+        size: mib(backup.size),
+        size_bytes: backup.size,
+        stored_size: mib(backup.stored),
+        stored_bytes: backup.stored,
+        finished_at: backup.finished_at.map(timestamp),
+        progress: running.map(|running| running.to_json()),
+        restorations: restorations(context, &backup.restorations),
+    }
+}
+
+/// The stored JSON as it is; only staff see user_data, which often holds secrets.
+fn metadata(context: &Context, stored: &str) -> Option<Box<RawValue>> {
+    if context.identity.is_staff() {
+        return RawValue::from_string(stored.to_string()).ok();
+    }
+    let mut metadata: serde_json::Map<String, Value> = serde_json::from_str(stored).ok()?;
+    metadata.remove("user_data");
+    serde_json::value::to_raw_value(&metadata).ok()
 }
 
 fn restorations(context: &Context, stored: &str) -> Vec<Value> {
+    if stored == "[]" {
+        return Vec::new();
+    }
     let rows: Vec<Value> = serde_json::from_str(stored).unwrap_or_default();
     let restoration = |row: &Value| {
         let uuid = row["uuid"].as_str()?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, Transaction};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::error::ApiError;
@@ -121,7 +122,7 @@ impl<'a> Context<'a> {
         format!("{}/api/{collection}/{uuid}/", self.base)
     }
 
-    pub fn created(&self, url: &str, body: &Value) -> Response {
+    pub fn created<T: Serialize>(&self, url: &str, body: &T) -> Response {
         Response::json(201, body).with_header("Location", url)
     }
 
@@ -147,7 +148,7 @@ impl<'a> Context<'a> {
     }
 
     /// A list's answer: a bare array, its size and its neighbours.
-    pub fn list(&self, paging: &Paging, items: Vec<Value>) -> Response {
+    pub fn list<T: Serialize>(&self, paging: &Paging, items: Vec<T>) -> Response {
         let link = |number: i64, rel: &str| format!("<{}>; rel=\"{rel}\"", self.page_url(number));
         let mut links = vec![link(1, "first")];
         if paging.number > 1 {
@@ -157,7 +158,7 @@ impl<'a> Context<'a> {
             links.push(link(paging.number + 1, "next"));
         }
         links.push(link(paging.last, "last"));
-        Response::json(200, &Value::Array(items))
+        Response::json(200, &items)
             .with_header("X-Result-Count", paging.count.to_string())
             .with_header("Link", links.join(", "))
     }

@@ -436,7 +436,7 @@ fn to_json(context: &Context, c: &Connection, instance: &Instance) -> Result<Val
         "internal_ips": instance.internal_ips,
         "external_ips": instance.external_ips,
         "volumes": volumes.iter().map(|volume| volume_json(context, volume)).collect::<Vec<_>>(),
-        "backups": backups.iter().map(|backup| backups_api::to_json(context, backup)).collect::<Vec<_>>(),
+        "backups": backups.iter().map(|backup| backups_api::view(context, backup)).collect::<Vec<_>>(),
         "backup_schedules": schedules.iter().map(|s| schedules_api::to_json(context, c, s)).collect::<Result<Vec<_>, _>>()?,
     }))
 }

@@ -1,0 +1,23 @@
+//! Giving memory back to the system. The only module with unsafe code: glibc offers no other way.
+//!
+//! A backup leaves freed buffers scattered over the heaps of its threads; without this an idle daemon would keep its peak.
+#![allow(unsafe_code)]
+
+/// Lets all threads share two heaps (mallopt(3)): one for each of dozens of threads would multiply what lies unused. Call it
+/// before the first thread is started.
+pub fn share_heaps() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt takes two numbers; no other thread runs yet.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
+/// Returns freed memory of all heaps to the system (malloc_trim(3)).
+pub fn trim() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: malloc_trim takes no pointers and locks the heaps it looks at; it may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
