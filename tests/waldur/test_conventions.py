@@ -703,6 +703,8 @@ def test_every_list_is_paginated(shared, vm, schedule, backup, path):
         shared.user()
     if path == INSTANCES:
         shared.instance()
+    if path == BACKUP:
+        shared.backup(vm)
     answer = shared.api.get(path, params={"page_size": 1})
     body = ok(answer)
     assert isinstance(body, list) and len(body) == 1
