@@ -71,21 +71,18 @@ impl Daemon {
     /// Opens the coffer and serves it; when this returns, requests are answered. Listeners that are `given` replace the
     /// configured ones.
     pub fn start(config: Config, given: Vec<Listener>) -> Result<Daemon, DaemonError> {
-        let socket = config.socket();
-        let (listen, limits) = (config.http.listen.clone(), config.http.limits);
         let app = open_patiently(&config)?;
+        Daemon::serve(app.clone(), &config, given).inspect_err(|_| app.shutdown(Duration::ZERO))
+    }
+
+    fn serve(app: Arc<App>, config: &Config, given: Vec<Listener>) -> Result<Daemon, DaemonError> {
+        let socket = config.socket();
         // The coffer's lock is ours now, so whatever socket lies there is a dead daemon's.
-        let mut listeners = vec![Listener::Unix(bind_unix(&socket).map_err(|e| DaemonError::Socket(socket.clone(), e))?)];
-        match given.is_empty() {
-            true => {
-                for address in listen {
-                    listeners.push(Listener::Tcp(bind_tcp(address).map_err(|e| DaemonError::Listen(address, e))?));
-                }
-            }
-            false => listeners.extend(given),
-        }
+        let unix = bind_unix(&socket).map_err(|e| DaemonError::Socket(socket.clone(), e))?;
+        let mut listeners = if given.is_empty() { bind_all(&config.http.listen)? } else { given };
+        listeners.push(Listener::Unix(unix));
         let addresses = listeners.iter().filter_map(tcp_address).collect();
-        let server = HttpServer::start(listeners, limits, Arc::new(Api(app.clone()))).map_err(DaemonError::Http)?;
+        let server = HttpServer::start(listeners, config.http.limits, Arc::new(Api(app.clone()))).map_err(DaemonError::Http)?;
         app.start_timer()?;
         Ok(Daemon { app, server, addresses, socket })
     }
@@ -295,6 +292,11 @@ fn passed_listeners() -> Result<Vec<Listener>, DaemonError> {
         listeners.extend(listener);
     }
     Ok(listeners)
+}
+
+fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Listener>, DaemonError> {
+    let bind = |address: &SocketAddr| bind_tcp(*address).map(Listener::Tcp).map_err(|e| DaemonError::Listen(*address, e));
+    addresses.iter().map(bind).collect()
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {

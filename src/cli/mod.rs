@@ -123,6 +123,9 @@ pub enum CliError {
     /// Nobody reads the output any more, as in `cofferd list | head -1`.
     #[error("standard output: {0}")]
     Output(std::io::Error),
+    /// The log has it already.
+    #[error("see the log")]
+    Told,
 }
 
 impl CliError {
@@ -171,6 +174,7 @@ pub fn main() -> ExitCode {
     let context = Context { config_file: cli.config, json: cli.json };
     match run(cli.command, &context) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(CliError::Told) => ExitCode::FAILURE,
         Err(CliError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         Err(e) => {
             let text = e.to_string();

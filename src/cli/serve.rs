@@ -9,5 +9,9 @@ use super::{CliError, Context};
 pub struct Serve {}
 
 pub fn run(_: &Serve, context: &Context) -> Result<(), CliError> {
-    crate::daemon::serve(context.config_file.as_deref()).map_err(|e| CliError::failed(e.to_string()))
+    crate::daemon::serve(context.config_file.as_deref()).map_err(|e| {
+        // Into the log like everything else, with its priority.
+        log::error!("{e}");
+        CliError::Told
+    })
 }

@@ -602,6 +602,24 @@ def test_sigterm_ends_with_0_and_a_second_one_at_once(start_daemon):
     assert host.json("list")[0]["state"] == "Erred"
 
 
+def test_sigterm_interrupts_what_does_not_end_in_time(start_daemon):
+    daemon = start_daemon("shutdown_deadline_s = 1", start=False)
+    disk = make_raw(daemon.root / "slow.img", 64 * MIB)
+    daemon.wrapper = slow_reads(disk, "400ms")
+    daemon.start()
+    host = Host(daemon)
+    host.run("instance", "add", "slow", "-v", disk)
+    host.run("backup", "slow", "--no-wait")
+    wait_for(lambda: host.json("list")[0]["progress"], "the backup runs")
+    start = time.monotonic()
+    assert daemon.stop() == 0
+    assert time.monotonic() - start < 15
+    daemon.wrapper = []
+    daemon.start()
+    backup, = host.json("list")
+    assert backup["state"] == "Erred" and backup["error_message"]
+
+
 def test_hup_reloads(start_daemon):
     daemon = start_daemon()
     other = daemon.base / "elsewhere"

@@ -43,9 +43,17 @@ class Box:
         command = [BOX, "run", self.dir, "journalctl", "-u", "cofferd", "-n", "40", "--no-pager", "-o", "short-monotonic"]
         return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
 
+    def entries(self, cursor):
+        """Priority and message of what was logged by and about the service since the cursor.
+
+        Chosen here and not by journalctl: version 252 loses the first entry after a cursor that its filter leaves out.
+        """
+        lines = self.run(f"journalctl --sync; journalctl -o json --no-pager --after-cursor='{cursor}'").splitlines()
+        found = [json.loads(line) for line in lines]
+        return [(int(e["PRIORITY"]), e["MESSAGE"]) for e in found if "cofferd.service" in (e.get("_SYSTEMD_UNIT"), e.get("UNIT"))]
+
     def said(self, cursor):
-        """What the service logged since the cursor."""
-        return self.run(f"journalctl -u cofferd -o cat --no-pager --after-cursor='{cursor}'")
+        return "\n".join(message for _, message in self.entries(cursor))
 
     def cursor(self):
         return re.search(r"^-- cursor: (\S+)", self.run("journalctl --sync; journalctl -n 0 --show-cursor"), re.M)[1]
@@ -136,8 +144,7 @@ def test_the_journal_knows_the_priority_of_each_line(box):
     cursor = box.cursor()
     box.run("echo 'colour = 1' >> /etc/cofferd/cofferd.toml; systemctl reload cofferd; systemctl restart cofferd; true")
     box.run("sed -i '$d' /etc/cofferd/cofferd.toml; systemctl restart cofferd")
-    lines = box.run(f"journalctl -u cofferd -o json --no-pager --after-cursor='{cursor}' _COMM=cofferd").splitlines()
-    entries = [(int(e["PRIORITY"]), e["MESSAGE"]) for e in map(json.loads, lines)]
+    entries = box.entries(cursor)
     assert any(p == 6 and m == "listening on http://127.0.0.1:8776" for p, m in entries)
     assert any(p == 3 and "colour" in m for p, m in entries), entries
     assert not any(re.match(r"<\d>|\d{4}-", m) for _, m in entries)
@@ -179,6 +186,28 @@ def test_an_image_is_backed_up_and_restored_once_its_path_is_granted(box):
     box.run(f"cofferd delete {backup['uuid']} && cofferd instance remove granted && rm -r /srv/images")
 
 
+def test_the_drop_in_example_works_with_every_line_in_use(box):
+    example = box.run("cat /usr/local/share/doc/cofferd/disks.conf.example")
+    drop_in = re.sub(r"^#(?=\w+=)", "", example, flags=re.M)
+    assert drop_in != example
+    box.run("for g in libvirt-qemu disk; do groupadd -f $g; done; mkdir -p /srv/images; head -c 1000000 /dev/urandom > /srv/images/root-only.img;"
+            "chmod 0600 /srv/images/root-only.img")
+    box.write("/etc/systemd/system/cofferd.service.d/disks.conf", drop_in)
+    box.write("/etc/cofferd/cofferd.toml", '[volumes]\nroots = ["/srv"]')
+    assert box.run("systemctl daemon-reload; systemd-analyze verify --man=no --recursive-errors=yes cofferd.service 2>&1") == ""
+    box.run("systemctl restart cofferd; cofferd instance add private --volume /srv/images/root-only.img")
+    backup = box.cli("backup private")
+    assert backup["state"] == "Ready"
+    box.run(f"cofferd delete {backup['uuid']} && cofferd instance remove private && rm -r /srv/images")
+
+
+def test_a_start_that_fails_says_why_in_the_journal_with_its_priority(box):
+    cursor = box.cursor()
+    box.write("/etc/cofferd/cofferd.toml", '[http]\nlisten = ["192.0.2.1:8776"]')
+    box.run("systemctl restart cofferd", code=1)
+    assert any(p == 3 and "cannot listen on 192.0.2.1:8776" in m and "http.listen" in m for p, m in box.entries(cursor))
+
+
 def test_a_killed_daemon_is_started_again(box):
     pid = box.property("MainPID")
     box.run(f"kill -9 {pid}")
@@ -197,8 +226,7 @@ def test_a_hanging_daemon_is_started_again_by_the_watchdog(box, how):
         # Alive, and its threads run, but no request can be answered any more.
         box.run(f"runuser -u cofferd -- prlimit --nofile=4:4 --pid {pid}")
     wait_for(lambda: box.property("MainPID") not in (pid, "0") and box.healthy(), "a new daemon", 30, 0.2)
-    log = box.run(f"journalctl -u cofferd -o cat --no-pager --after-cursor='{cursor}'")
-    assert "Watchdog timeout" in log, log
+    assert "Watchdog timeout" in box.said(cursor)
 
 
 def test_the_watchdog_leaves_a_working_daemon_alone(box):
@@ -240,5 +268,6 @@ def test_systemd_holds_the_port_when_asked_to(box):
     assert box.property("ActiveState") == "active"
     box.run("systemctl stop cofferd.service")
     assert box.healthy(), "the port outlives the daemon"
-    # A request that comes during a restart waits in the socket and is answered.
-    box.run("systemctl restart --no-block cofferd; curl -sf -m 20 http://127.0.0.1:8776/healthz")
+    # During a restart no connection is refused: it waits in the socket. (One that the old daemon has accepted but not read
+    # from may be closed, as any idle connection; clients try again then.)
+    box.run("systemctl restart --no-block cofferd; for n in {1..50}; do curl -s -m 20 http://127.0.0.1:8776/healthz; [[ $? != 7 ]] || exit 1; done")
