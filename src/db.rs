@@ -46,8 +46,6 @@ pub enum DbError {
     NetworkFileSystem(PathBuf, &'static str),
     #[error("the linked SQLite is older than 3.51.3 and can lose commits; rebuild cofferd with its bundled SQLite")]
     OldSqlite,
-    #[error("there is no coffer at {0}; `cofferd serve` makes one")]
-    Missing(PathBuf),
     #[error("{0}: {1}")]
     Io(PathBuf, std::io::Error),
     #[error("the coffer's database says: {0}")]

@@ -16,7 +16,6 @@ pub struct Backup {
     pub project_id: i64,
     pub project_uuid: String,
     pub project_name: String,
-    pub instance_id: i64,
     pub instance_uuid: String,
     pub instance_name: String,
     pub schedule_id: Option<i64>,
@@ -52,7 +51,7 @@ pub struct NewBackup<'a> {
 
 pub const FROM: &str = "backup b JOIN instance i ON i.id = b.instance_id JOIN project p ON p.id = b.project_id \
     LEFT JOIN schedule s ON s.id = b.schedule_id";
-const COLUMNS: &str = "b.id, b.uuid, b.project_id, p.uuid, p.name, b.instance_id, i.uuid, i.name, b.schedule_id, s.uuid, \
+const COLUMNS: &str = "b.id, b.uuid, b.project_id, p.uuid, p.name, i.uuid, i.name, b.schedule_id, s.uuid, \
     b.description, b.state, b.error_message, b.created_at, b.finished_at, b.kept_until, b.size, b.stored, b.metadata, \
     (SELECT json_group_array(json_object('uuid', ri.uuid, 'name', ri.name, 'state', ri.state, 'created', r.created)) \
      FROM restoration r JOIN instance ri ON ri.id = r.instance_id WHERE r.backup_id = b.id)";
@@ -64,21 +63,20 @@ fn read(row: &Row) -> rusqlite::Result<Backup> {
         project_id: row.get(2)?,
         project_uuid: row.get(3)?,
         project_name: row.get(4)?,
-        instance_id: row.get(5)?,
-        instance_uuid: row.get(6)?,
-        instance_name: row.get(7)?,
-        schedule_id: row.get(8)?,
-        schedule_uuid: row.get(9)?,
-        description: row.get(10)?,
-        state: row.get(11)?,
-        error_message: row.get(12)?,
-        created_at: row.get(13)?,
-        finished_at: row.get(14)?,
-        kept_until: row.get(15)?,
-        size: row.get(16)?,
-        stored: row.get(17)?,
-        metadata: row.get(18)?,
-        restorations: row.get(19)?,
+        instance_uuid: row.get(5)?,
+        instance_name: row.get(6)?,
+        schedule_id: row.get(7)?,
+        schedule_uuid: row.get(8)?,
+        description: row.get(9)?,
+        state: row.get(10)?,
+        error_message: row.get(11)?,
+        created_at: row.get(12)?,
+        finished_at: row.get(13)?,
+        kept_until: row.get(14)?,
+        size: row.get(15)?,
+        stored: row.get(16)?,
+        metadata: row.get(17)?,
+        restorations: row.get(18)?,
     })
 }
 
@@ -191,14 +189,7 @@ pub fn in_state(connection: &Connection, state: BackupState) -> rusqlite::Result
         .collect()
 }
 
-/// Uuids of what a schedule or an instance has, in creation order: (uuid, schedule id).
-pub fn uuids_of_instance(connection: &Connection, instance_id: i64) -> rusqlite::Result<Vec<(String, Option<i64>)>> {
-    connection
-        .prepare_cached("SELECT uuid, schedule_id FROM backup WHERE instance_id = ? ORDER BY created_at, id")?
-        .query_map([instance_id], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect()
-}
-
+/// Uuids of a schedule's backups in creation order.
 pub fn uuids_of_schedule(connection: &Connection, schedule_id: i64) -> rusqlite::Result<Vec<String>> {
     connection
         .prepare_cached("SELECT uuid FROM backup WHERE schedule_id = ? ORDER BY created_at, id")?
@@ -227,13 +218,11 @@ pub fn of_schedule(connection: &Connection, schedule_id: i64) -> rusqlite::Resul
         .collect()
 }
 
-/// Ids of the Ready or Erred backups whose time was over before `now`.
-pub fn expired(connection: &Connection, now: i64) -> rusqlite::Result<Vec<i64>> {
+/// The backups whose time was over before `now`, whatever their state.
+pub fn past_kept_until(connection: &Connection, now: i64) -> rusqlite::Result<Vec<Backup>> {
     connection
-        .prepare_cached(
-            "SELECT id FROM backup WHERE kept_until IS NOT NULL AND kept_until < ? AND state IN (?, ?) ORDER BY kept_until",
-        )?
-        .query_map(params![now, BackupState::Ready, BackupState::Erred], |row| row.get(0))?
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM {FROM} WHERE b.kept_until < ? ORDER BY b.kept_until, b.id"))?
+        .query_map([now], read)?
         .collect()
 }
 
@@ -262,7 +251,6 @@ pub fn begin_restore(connection: &Connection, id: i64, target: &Value, now: i64)
 #[derive(Clone, Debug)]
 pub struct VolumeBackup {
     pub id: i64,
-    pub uuid: String,
     pub position: i64,
     pub volume_id: Option<i64>,
     pub name: String,
@@ -274,18 +262,17 @@ pub struct VolumeBackup {
 pub fn parts(connection: &Connection, backup_id: i64) -> rusqlite::Result<Vec<VolumeBackup>> {
     connection
         .prepare_cached(
-            "SELECT id, uuid, position, volume_id, name, bootable, size, map_id FROM volume_backup WHERE backup_id = ? ORDER BY position",
+            "SELECT id, position, volume_id, name, bootable, size, map_id FROM volume_backup WHERE backup_id = ? ORDER BY position",
         )?
         .query_map([backup_id], |row| {
             Ok(VolumeBackup {
                 id: row.get(0)?,
-                uuid: row.get(1)?,
-                position: row.get(2)?,
-                volume_id: row.get(3)?,
-                name: row.get(4)?,
-                bootable: row.get(5)?,
-                size: row.get(6)?,
-                map_id: row.get(7)?,
+                position: row.get(1)?,
+                volume_id: row.get(2)?,
+                name: row.get(3)?,
+                bootable: row.get(4)?,
+                size: row.get(5)?,
+                map_id: row.get(6)?,
             })
         })?
         .collect()

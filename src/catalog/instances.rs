@@ -31,14 +31,13 @@ pub struct Instance {
     pub tags: Vec<String>,
     pub internal_ips: Vec<String>,
     pub external_ips: Vec<String>,
-    pub backup_counter: i64,
     pub created: i64,
 }
 
 pub const FROM: &str = "instance i JOIN project p ON p.id = i.project_id";
 const COLUMNS: &str = "i.id, i.uuid, i.project_id, p.uuid, p.name, i.name, i.description, i.state, i.error_message, i.cores, i.ram, \
     i.flavor_name, i.image_name, i.min_ram, i.min_disk, i.key_name, i.key_fingerprint, i.user_data, i.tags, i.internal_ips, \
-    i.external_ips, i.backup_counter, i.created";
+    i.external_ips, i.created";
 
 fn strings(row: &Row, index: usize) -> rusqlite::Result<Vec<String>> {
     let text: String = row.get(index)?;
@@ -68,8 +67,7 @@ fn read(row: &Row) -> rusqlite::Result<Instance> {
         tags: strings(row, 18)?,
         internal_ips: strings(row, 19)?,
         external_ips: strings(row, 20)?,
-        backup_counter: row.get(21)?,
-        created: row.get(22)?,
+        created: row.get(21)?,
     })
 }
 

@@ -30,7 +30,6 @@ impl JobKind {
 
 #[derive(Clone, Debug)]
 pub struct Job {
-    pub id: i64,
     pub kind: JobKind,
     pub backup_id: i64,
     /// Work on one instance is done one after another.
@@ -39,16 +38,15 @@ pub struct Job {
     pub target: Value,
 }
 
-const SELECT: &str = "SELECT j.id, j.kind, j.backup_id, b.instance_id, j.target FROM job j JOIN backup b ON b.id = j.backup_id";
+const SELECT: &str = "SELECT j.kind, j.backup_id, b.instance_id, j.target FROM job j JOIN backup b ON b.id = j.backup_id";
 
 fn read(row: &Row) -> rusqlite::Result<Job> {
-    let kind: String = row.get(1)?;
-    let target: String = row.get(4)?;
+    let kind: String = row.get(0)?;
+    let target: String = row.get(3)?;
     Ok(Job {
-        id: row.get(0)?,
         kind: JobKind::from_stored(&kind),
-        backup_id: row.get(2)?,
-        instance_id: row.get(3)?,
+        backup_id: row.get(1)?,
+        instance_id: row.get(2)?,
         target: serde_json::from_str(&target).unwrap_or(Value::Null),
     })
 }

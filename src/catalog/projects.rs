@@ -112,7 +112,6 @@ pub fn wrong_tallies(connection: &Connection) -> rusqlite::Result<Vec<(i64, Stri
 #[derive(Clone, Debug)]
 pub struct Quota {
     pub uuid: String,
-    pub project_id: i64,
     pub project_uuid: String,
     pub standing: Standing,
 }
@@ -138,7 +137,7 @@ pub fn quotas(connection: &Connection, project: &Project) -> rusqlite::Result<Ve
     let quota = |(uuid, name, limit): (String, String, i64)| {
         let name = QuotaName::from_stored(&name)?;
         let standing = Standing { name, limit, usage: usage(&tallies, name) };
-        Some(Quota { uuid, project_id: project.id, project_uuid: project.uuid.clone(), standing })
+        Some(Quota { uuid, project_uuid: project.uuid.clone(), standing })
     };
     Ok(rows.into_iter().filter_map(quota).collect())
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use rusqlite::Transaction;
+use serde_json::Value;
 
 use super::ingest::{self, Ingested};
 use super::places::check_allowed;
@@ -65,6 +66,7 @@ impl Engine {
                 orders::log_backup(tx, &backup, "resource_backup_creation_succeeded", Severity::Info, || {
                     format!("Backup of {} has been created.", backup.instance_name)
                 })?;
+                warn_of_changes(tx, &backup, &parts)?;
                 prune(tx, &backup)?;
             }
             Ok(())
@@ -77,6 +79,23 @@ impl Engine {
         self.write_down("record a failed backup", |tx| fail(tx, job.backup_id, reason));
         self.maintenance.request();
     }
+}
+
+/// A volume that was written to while it was read holds a mixture of several moments: Ready, but its user must know.
+fn warn_of_changes(tx: &Transaction, backup: &Backup, parts: &[(VolumeBackup, Ingested)]) -> rusqlite::Result<()> {
+    let changed = parts.iter().filter(|(_, ingested)| ingested.modified);
+    let warnings: Vec<String> = changed
+        .map(|(part, _)| {
+            format!("volume {} ({}) was written to while it was read; stop the machine or back up a snapshot of it", part.position, part.name)
+        })
+        .collect();
+    if warnings.is_empty() {
+        return Ok(());
+    }
+    let mut metadata: Value = serde_json::from_str(&backup.metadata).unwrap_or_default();
+    metadata["warnings"] = warnings.clone().into();
+    backups::set_metadata(tx, backup.id, &metadata)?;
+    orders::log_backup(tx, backup, "resource_backup_inconsistent", Severity::Warning, || warnings.join(" "))
 }
 
 /// Records that the making of a backup failed; also used at the next start after a crash.

@@ -62,7 +62,6 @@ impl Settings {
 
 /// A job that a worker is at.
 pub struct Running {
-    pub kind: JobKind,
     pub progress: Progress,
     pub cancel: AtomicBool,
     pub started: Instant,
@@ -255,7 +254,6 @@ impl Engine {
             match job {
                 Ok(Some(job)) => {
                     let running = Arc::new(Running {
-                        kind: job.kind,
                         progress: Progress::default(),
                         cancel: AtomicBool::new(false),
                         started: Instant::now(),

@@ -224,7 +224,6 @@ fn as_recorded(recorded: &Value, backup: &Backup, image: &Image, flavor: &Flavor
         tags: tags.unwrap_or_default(),
         internal_ips: Vec::new(),
         external_ips: Vec::new(),
-        backup_counter: 0,
         created: 0,
     }
 }

@@ -7,6 +7,7 @@ use crate::catalog::events::Severity;
 use crate::catalog::schedules::{self, Schedule};
 use crate::catalog::{backups, instances};
 use crate::clock;
+use crate::model::retention;
 use crate::model::schedule::{CronSchedule, parse_zone};
 use orders::Refusal;
 
@@ -29,11 +30,12 @@ impl Engine {
 
     /// Begins to delete the backups whose time is over.
     pub fn expire(&self) -> rusqlite::Result<()> {
-        let expired = self.db.read(|c| backups::expired(c, clock::now_ms()))?;
-        for id in &expired {
+        let now = clock::now();
+        let mut expired = self.db.read(|c| backups::past_kept_until(c, now.timestamp_millis()))?;
+        expired.retain(|backup| retention::expired(backup.state, backup.kept_until.map(clock::from_ms), now));
+        for backup in &expired {
             self.db.write(|tx| {
-                let Some(backup) = backups::by_id(tx, *id)? else { return Ok(()) };
-                match orders::delete(tx, &backup) {
+                match orders::delete(tx, backup) {
                     Err(Refusal::Catalog(error)) => Err(error),
                     _ => Ok(()), // it has just changed its state: a later pass looks again
                 }

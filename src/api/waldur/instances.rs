@@ -235,7 +235,6 @@ fn register(context: &Context) -> ApiResult {
             tags: tags.clone(),
             internal_ips: Vec::new(),
             external_ips: Vec::new(),
-            backup_counter: 0,
             created: clock::now_ms(),
         };
         insert(tx, &instance, &wanted)?;
