@@ -17,7 +17,7 @@ pub struct Backup {
     /// Name of the instance
     instance: String,
     /// A note kept with the backup
-    #[arg(long, short, default_value = "")]
+    #[arg(long, short, default_value = "", hide_default_value = true)]
     description: String,
     /// Return when the backup is queued (only with a running daemon)
     #[arg(long)]

@@ -117,8 +117,10 @@ impl Client {
             let Value::Array(part) = reply.body else {
                 return Err(CliError::failed(format!("{target} did not answer with a list")));
             };
+            let last = part.is_empty();
             entries.extend(part);
-            if total.is_none_or(|total: usize| page * PAGE_SIZE >= total) {
+            // A collection without pages has given all at once.
+            if last || total.is_none_or(|total: usize| entries.len() >= total) {
                 break;
             }
         }

@@ -26,7 +26,7 @@ pub enum Instance {
         flavor: Option<String>,
         #[arg(long)]
         image: Option<String>,
-        #[arg(long, short, default_value = "")]
+        #[arg(long, short, default_value = "", hide_default_value = true)]
         description: String,
     },
     /// List instances

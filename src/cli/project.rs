@@ -13,7 +13,7 @@ pub enum Project {
     /// Add a project
     Add {
         name: String,
-        #[arg(long, short, default_value = "")]
+        #[arg(long, short, default_value = "", hide_default_value = true)]
         description: String,
     },
     /// List projects

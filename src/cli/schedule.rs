@@ -26,7 +26,7 @@ pub enum Schedule {
         #[arg(long)]
         timezone: Option<String>,
         /// A note, and a name for the schedule
-        #[arg(long, short, default_value = "")]
+        #[arg(long, short, default_value = "", hide_default_value = true)]
         description: String,
         /// Do not run it yet
         #[arg(long)]

@@ -16,7 +16,7 @@ pub enum Token {
     Add {
         user: String,
         /// What it is for
-        #[arg(long, short, default_value = "")]
+        #[arg(long, short, default_value = "", hide_default_value = true)]
         name: String,
         /// Hours it is good for; else as configured
         #[arg(long, value_name = "HOURS")]
