@@ -6,7 +6,7 @@
 //! at work, it is answered 503. Requests that pass go to the [`server`](super::server) as canonical HTTP/1.1,
 //! and its response is sent to the client under one deadline.
 
-use super::body::Chunked;
+use super::body::{Chunked, LARGE, buffer};
 use super::head::{self, ALLOWED_METHODS, Framing, Head, Refusal, Scan};
 use super::server::{Backend, lock};
 use super::{Handler, Peer};
@@ -44,10 +44,12 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 /// Clients turned away that are held for a moment for the same reason.
 const LINGERING_MOST: usize = 4;
-/// Pause after an accept error such as EMFILE.
+/// Longest pause after an accept error such as EMFILE.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// All request bodies being received together may take this many times the largest one.
-const BODY_BUDGET_FACTOR: usize = 32;
+/// All large request bodies in memory together may take this many times the largest one.
+const BODY_BUDGET_FACTOR: usize = 8;
+/// The part of each body that does not count for that, so that large bodies cannot keep small ones out.
+const UNCOUNTED_BODY: usize = 16 * 1024;
 
 /// A listening socket, bound by the caller or inherited from systemd.
 pub enum Listener {
@@ -157,7 +159,8 @@ impl HttpServer {
             body_bytes: AtomicUsize::new(0),
         });
         let (wake, woken) = UnixStream::pair()?;
-        let acceptor = Acceptor { shared: shared.clone(), listeners, woken, next_id: 0, lingering: VecDeque::new(), last_warning: None };
+        let acceptor =
+            Acceptor { shared: shared.clone(), listeners, woken, next_id: 0, lingering: VecDeque::new(), last_warning: None };
         let acceptor = thread::Builder::new().name("http-accept".to_owned()).spawn(move || acceptor.run())?;
         Ok(HttpServer { shared, wake, acceptor })
     }
@@ -208,7 +211,7 @@ struct Shared {
     open: Mutex<HashMap<u64, Arc<Slot>>>,
     closed: Condvar,
     stopping: AtomicBool,
-    /// Bytes of request bodies in memory that are not complete yet.
+    /// Bytes of large request bodies in memory, until they are answered.
     body_bytes: AtomicUsize,
 }
 
@@ -264,12 +267,12 @@ impl Shared {
     fn evict_one(&self, open: &HashMap<u64, Arc<Slot>>) -> bool {
         let now = Instant::now();
         // An idle connection before one that is slow to send a request; then the longest wait.
-        let rank = |slot: &Arc<Slot>| match *lock(&slot.phase) {
-            phase @ Phase::Idle(since) => Some((0, since, phase, slot.clone())),
-            phase @ Phase::Receiving(since) if now.duration_since(since) >= SLOW_AFTER => Some((1, since, phase, slot.clone())),
+        let candidates = open.values().filter_map(|slot| match *lock(&slot.phase) {
+            phase @ Phase::Idle(since) => Some((0, since, phase, slot)),
+            phase @ Phase::Receiving(since) if now.duration_since(since) >= SLOW_AFTER => Some((1, since, phase, slot)),
             _ => None,
-        };
-        let oldest = open.values().filter_map(rank).min_by_key(|(class, since, _, _)| (*class, *since));
+        });
+        let oldest = candidates.min_by_key(|(class, since, _, _)| (*class, *since));
         oldest.is_some_and(|(_, _, phase, slot)| slot.evict(phase))
     }
 
@@ -342,15 +345,19 @@ impl Acceptor {
         }
     }
 
-    /// Most likely no descriptor is left: make room, and try again a little later.
+    /// Most likely no descriptor is left: try again when there is room, or a little later.
     fn accept_failed(&mut self, error: &io::Error) {
         self.warn(&format!("cannot accept a connection: {error}"));
         self.lingering.clear();
-        self.shared.evict_one(&lock(&self.shared.open));
-        thread::sleep(ACCEPT_PAUSE);
+        let open = lock(&self.shared.open);
+        let before = open.len();
+        self.shared.evict_one(&open);
+        // The result does not matter: the next accept() shows whether there is room.
+        let _ = self.shared.closed.wait_timeout_while(open, ACCEPT_PAUSE, |open| open.len() >= before);
     }
 
     fn admit(&mut self, socket: Socket, peer: Peer) {
+        self.drop_lingering();
         let limits = &self.shared.limits;
         // With the timeout on the socket, the usual response needs no other system call than the write.
         if socket.set_write_timeout(Some(limits.write_timeout)).is_err() {
@@ -387,16 +394,13 @@ impl Acceptor {
         // A new socket has room for this little in its send buffer, so the write does not wait.
         let sent = slot.socket.set_nonblocking(true).and_then(|()| (&slot.socket).write_all(&error_response(refusal, false)));
         if sent.is_ok() && slot.socket.shutdown(Shutdown::Write).is_ok() {
-            if self.lingering.len() >= LINGERING_MOST {
-                self.lingering.pop_front().map(|(_, socket)| discard_input(&socket));
-            }
             self.lingering.push_back((Instant::now(), slot.socket));
         }
     }
 
     fn drop_lingering(&mut self) {
         while let Some((since, socket)) = self.lingering.front() {
-            if since.elapsed() < LINGER_TIME {
+            if since.elapsed() < LINGER_TIME && self.lingering.len() <= LINGERING_MOST {
                 return;
             }
             discard_input(socket);
@@ -496,16 +500,19 @@ impl<'a> Connection<'a> {
 
     /// Serves one request; tells whether another may follow.
     fn serve_one(&mut self, head_only: &mut bool) -> Result<bool, End> {
-        *head_only = false;
-        let head = self.read_head()?;
-        *head_only = head.method == "HEAD";
-        let body = self.read_body(&head)?;
+        let head = self.read_head();
+        *head_only = head.as_ref().map_or(self.buffer.starts_with(b"HEAD "), |head| head.method == "HEAD");
+        let head = head?;
+        let mut body = self.read_body(&head)?;
         self.slot.enter(Phase::Busy)?;
         let close = head.close || self.shared.stopping();
-        let request = head::canonical(&head, self.peer, &body);
-        drop((head, body));
-        let response = self.shared.backend.exchange(&request, *head_only, close)?;
-        drop(request);
+        let mut request = head::canonical(&head, self.peer, body.bytes.len());
+        if body.bytes.len() <= READ_BYTES {
+            // One write is cheaper than two.
+            request.append(&mut body.bytes);
+        }
+        let response = self.shared.backend.exchange([&request, &body.bytes], *head_only, close)?;
+        drop((head, request, body));
         self.send(&response)?;
         Ok(!close)
     }
@@ -533,43 +540,49 @@ impl<'a> Connection<'a> {
                 Input::Bytes => {}
                 _ if self.buffer.is_empty() => return Err(End::Closed),
                 Input::Eof => return Err(Refusal { status: 400, detail: "The request ended in its head." }.into()),
-                Input::TimedOut => return Err(Refusal { status: 408, detail: "The request head took too long to arrive." }.into()),
+                Input::TimedOut => {
+                    return Err(Refusal { status: 408, detail: "The request head took too long to arrive." }.into());
+                }
             }
         }
     }
 
-    fn read_body(&mut self, head: &Head) -> Result<Vec<u8>, End> {
+    fn read_body(&mut self, head: &Head) -> Result<Body<'a>, End> {
+        let mut body = Body { shared: self.shared, bytes: Vec::new(), counted: 0 };
         if head.framing == Framing::Length(0) {
-            return Ok(Vec::new());
+            return Ok(body);
         }
         let start = Instant::now();
         self.slot.enter(Phase::Receiving(start))?;
         if head.expects_continue && self.buffer.is_empty() {
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        let mut collected = Collected { shared: self.shared, bytes: Vec::new(), counted: 0 };
         let mut chunked = Chunked::new(self.shared.limits.max_body_bytes);
         loop {
             let complete = match head.framing {
                 Framing::Length(length) => {
-                    let used = self.buffer.len().min(length - collected.bytes.len());
-                    collected.bytes.extend(self.buffer.drain(..used));
-                    collected.bytes.len() == length
+                    body.make_room(length - body.bytes.len());
+                    let used = self.buffer.len().min(length - body.bytes.len());
+                    body.bytes.extend(self.buffer.drain(..used));
+                    body.bytes.len() == length
                 }
                 Framing::Chunked => {
-                    let used = chunked.feed(&self.buffer, &mut collected.bytes)?;
+                    body.make_room(self.buffer.len());
+                    let used = chunked.feed(&self.buffer, &mut body.bytes)?;
                     self.buffer.drain(..used);
                     chunked.done()
                 }
             };
+            body.count()?;
             if complete {
-                return Ok(std::mem::take(&mut collected.bytes));
+                return Ok(body);
             }
-            collected.count()?;
             match self.receive(self.shared.limits.body_timeout.saturating_sub(start.elapsed())) {
                 Input::Bytes => {}
                 Input::Eof => return Err(Refusal { status: 400, detail: "The request ended in its body." }.into()),
-                Input::TimedOut => return Err(Refusal { status: 408, detail: "The request body took too long to arrive." }.into()),
+                Input::TimedOut => {
+                    return Err(Refusal { status: 408, detail: "The request body took too long to arrive." }.into());
+                }
             }
         }
     }
@@ -648,16 +661,26 @@ impl<'a> Connection<'a> {
     }
 }
 
-/// A body being received, counted against the memory that all such bodies may take together.
-struct Collected<'a> {
+/// A request body, counted against the memory that all large ones may take together.
+struct Body<'a> {
     shared: &'a Shared,
     bytes: Vec<u8>,
     counted: usize,
 }
 
-impl Collected<'_> {
+impl Body<'_> {
+    /// Moves to a large buffer once it is needed.
+    fn make_room(&mut self, more: usize) {
+        let length = self.bytes.len() + more;
+        if length > self.bytes.capacity() && length > LARGE {
+            let mut larger = buffer(length);
+            larger.append(&mut self.bytes);
+            self.bytes = larger;
+        }
+    }
+
     fn count(&mut self) -> Result<(), Refusal> {
-        let more = self.bytes.len() - self.counted;
+        let more = self.bytes.len().saturating_sub(UNCOUNTED_BODY + self.counted);
         self.counted += more;
         let total = self.shared.body_bytes.fetch_add(more, Ordering::Relaxed) + more;
         if total > self.shared.limits.max_body_bytes.saturating_mul(BODY_BUDGET_FACTOR) {
@@ -667,7 +690,7 @@ impl Collected<'_> {
     }
 }
 
-impl Drop for Collected<'_> {
+impl Drop for Body<'_> {
     fn drop(&mut self) {
         self.shared.body_bytes.fetch_sub(self.counted, Ordering::Relaxed);
     }
@@ -683,7 +706,8 @@ fn error_response(refusal: Refusal, head_only: bool) -> Vec<u8> {
     };
     let date = chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
     let head = format!(
-        "HTTP/1.1 {} {}\r\nServer: cofferd\r\nDate: {date}\r\nContent-Type: application/json\r\n{extra}Content-Length: {}\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {} {}\r\nServer: cofferd\r\nDate: {date}\r\nContent-Type: application/json\r\n{extra}\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
         refusal.status,
         reason(refusal.status),
         body.len()
@@ -706,5 +730,31 @@ fn reason(status: u16) -> &'static str {
         503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",
         _ => "Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_response_is_complete_and_closes() {
+        let refusal = Refusal { status: 405, detail: "No." };
+        let text = String::from_utf8(error_response(refusal, false)).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"));
+        for field in ["Allow: GET, ", "Connection: close", &format!("Content-Length: {}", body.len()), "Date: "] {
+            assert!(head.contains(&format!("\r\n{field}")), "{field}");
+        }
+        assert_eq!(body, r#"{"detail":"No."}"#);
+        let head_only = error_response(refusal, true);
+        assert!(head_only.ends_with(b"\r\n\r\n") && head_only.len() == head.len() + 4);
+    }
+
+    #[test]
+    fn connections_leave_descriptors_for_the_daemon() {
+        let limit = getrlimit(Resource::Nofile).maximum.map_or(usize::MAX, |limit| limit as usize);
+        assert_eq!(affordable_connections(3), 3);
+        assert!(affordable_connections(usize::MAX) <= limit - RESERVED_DESCRIPTORS as usize);
     }
 }

@@ -128,7 +128,7 @@ pub(super) fn parse(bytes: &[u8], max_headers: usize, max_body_bytes: usize) -> 
     let fields = Fields(parsed.headers);
     let (authority, target) = split_target(method, target)?;
     let host = host(&fields, authority, http_1_0)?;
-    for name in ["authorization", "content-type", "x-auth-token", "expect"] {
+    for name in ["authorization", "content-type", "x-auth-token"] {
         fields.one(name)?;
     }
     let framing = framing(&fields, http_1_0, max_body_bytes)?;
@@ -250,36 +250,49 @@ fn framing(fields: &Fields<'_, '_>, http_1_0: bool, max_body_bytes: usize) -> Re
 struct Fields<'h, 'b>(&'h [httparse::Header<'b>]);
 
 impl<'b> Fields<'_, 'b> {
-    fn all(&self, name: &str) -> impl Iterator<Item = Option<&'b str>> {
-        self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| std::str::from_utf8(field.value).ok())
+    fn all(&self, name: &str) -> impl Iterator<Item = &'b str> {
+        // The scan has let only ASCII through; the replacement character is nowhere a valid value.
+        let text = |field: &httparse::Header<'b>| std::str::from_utf8(field.value).unwrap_or("\u{fffd}");
+        self.0.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(text)
     }
 
     /// The value of a field that may be there once at most.
     fn one(&self, name: &str) -> Result<Option<&'b str>, Refusal> {
         let mut values = self.all(name);
         match (values.next(), values.next()) {
-            (first, None) => Ok(first.flatten()),
+            (first, None) => Ok(first),
             _ => refuse(400, "A header field that may be sent once only was sent twice."),
         }
     }
 
     fn connection_close(&self) -> bool {
-        self.all("connection").flatten().flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case("close"))
+        self.all("connection").flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case("close"))
     }
 
     /// What the application may see: everything but the fields of this connection and of the framing.
     fn end_to_end(&self) -> Vec<(String, String)> {
         const DROPPED: [&str; 12] = [
-            "connection", "content-length", "expect", "host", "http2-settings", "keep-alive", "proxy-connection",
-            "te", "trailer", "transfer-encoding", "upgrade", PEER_HEADER,
+            "connection",
+            "content-length",
+            "expect",
+            "host",
+            "http2-settings",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+            PEER_HEADER,
         ];
-        let lower = self.0.iter().map(|field| (field.name.to_ascii_lowercase(), String::from_utf8_lossy(field.value).into_owned()));
+        let lower =
+            self.0.iter().map(|field| (field.name.to_ascii_lowercase(), String::from_utf8_lossy(field.value).into_owned()));
         lower.filter(|(name, _)| !DROPPED.contains(&name.as_str())).collect()
     }
 }
 
-/// The request as the server behind the gate reads it: HTTP/1.1, one Content-Length, the peer in its own field.
-pub(super) fn canonical(head: &Head, peer: Peer, body: &[u8]) -> Vec<u8> {
+/// The head as the server behind the gate reads it: HTTP/1.1, one Content-Length, the peer in its own field.
+pub(super) fn canonical(head: &Head, peer: Peer, body_length: usize) -> Vec<u8> {
     let mut text = format!("{} {} HTTP/1.1\r\n", head.method, head.target);
     // Writing to a String cannot fail.
     if let Some(host) = &head.host {
@@ -293,8 +306,221 @@ pub(super) fn canonical(head: &Head, peer: Peer, body: &[u8]) -> Vec<u8> {
         Peer::Unix { uid: Some(uid) } => write!(text, "{PEER_HEADER}: unix {uid}\r\n"),
         Peer::Unix { uid: None } => write!(text, "{PEER_HEADER}: unix\r\n"),
     };
-    let _ = write!(text, "content-length: {}\r\n\r\n", body.len());
-    let mut bytes = text.into_bytes();
-    bytes.extend_from_slice(body);
-    bytes
+    let _ = write!(text, "content-length: {body_length}\r\n\r\n");
+    text.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{IpAddr, Ipv4Addr};
+
+    const MAX_HEAD: usize = 32 * 1024;
+
+    /// Scans and parses as the gate does, with `step` bytes arriving at a time.
+    fn read(input: &[u8], step: usize) -> Result<Option<(Head, Vec<u8>)>, u16> {
+        let (mut scan, mut buffer, mut fed) = (Scan::default(), Vec::new(), 0);
+        for piece in input.chunks(step) {
+            buffer.extend_from_slice(piece);
+            fed += piece.len();
+            if let Some(length) = scan.advance(&mut buffer, MAX_HEAD).map_err(|refusal| refusal.status)? {
+                let head = parse(&buffer[..length], 100, 1000).map_err(|refusal| refusal.status)?;
+                return Ok(Some((head, input[fed - (buffer.len() - length)..].to_vec())));
+            }
+        }
+        Ok(None)
+    }
+
+    fn head(input: &str) -> Head {
+        read(input.as_bytes(), usize::MAX).unwrap().unwrap().0
+    }
+
+    /// The status of the refusal, which must not depend on how the bytes arrive; 0 if more is waited for.
+    fn status(input: impl AsRef<[u8]>) -> u16 {
+        let status_at = |step| match read(input.as_ref(), step) {
+            Ok(None) => 0,
+            Ok(Some(_)) => 200,
+            Err(status) => status,
+        };
+        let whole = status_at(usize::MAX);
+        assert_eq!(status_at(1), whole, "{:?}", String::from_utf8_lossy(input.as_ref()));
+        whole
+    }
+
+    fn with_fields(fields: &str) -> u16 {
+        status(format!("POST /a HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n"))
+    }
+
+    #[test]
+    fn reads_a_plain_request() {
+        let text = "POST /a%20b?c=d HTTP/1.1\r\nHost: coffer:8776\r\nAccept:  x \r\nX-Y: \r\nContent-Length: 3\r\n\r\nabcGET";
+        let (head, rest) = read(text.as_bytes(), 7).unwrap().unwrap();
+        assert_eq!((head.method.as_str(), head.target.as_str()), ("POST", "/a%20b?c=d"));
+        assert_eq!(head.host.as_deref(), Some("coffer:8776"));
+        assert_eq!(head.headers, vec![("accept".to_owned(), "x".to_owned()), ("x-y".to_owned(), String::new())]);
+        assert_eq!((head.framing, head.close, head.expects_continue), (Framing::Length(3), false, false));
+        assert_eq!(rest, b"abcGET");
+    }
+
+    #[test]
+    fn request_line() {
+        for (line, expected) in [
+            ("GET / HTTP/1.1", 200),
+            ("purge /a HTTP/1.1", 200),
+            ("\r\n\r\nGET / HTTP/1.1", 200),
+            ("GET  / HTTP/1.1", 400),
+            ("GET /  HTTP/1.1", 400),
+            (" GET / HTTP/1.1", 400),
+            ("GET / HTTP/1.1 ", 400),
+            ("GET / HTTP/1.1 x", 400),
+            ("GET\t/ HTTP/1.1", 400),
+            ("GET /a\tb HTTP/1.1", 400),
+            ("GET /", 400),
+            ("GET", 400),
+            ("G@T / HTTP/1.1", 400),
+            ("GET / http/1.1", 400),
+            ("GET / HTTP/1.10", 400),
+            ("GET / HTTP/1", 400),
+            ("GET / XTTP/1.1", 400),
+            ("GET / HTTP/0.9", 505),
+            ("GET / HTTP/1.2", 505),
+            ("GET / HTTP/2.0", 505),
+            ("PRI * HTTP/2.0", 505),
+            ("GET / HTTP/3.0", 505),
+            ("TRACE / HTTP/1.1", 405),
+            ("CONNECT a:1 HTTP/1.1", 501),
+            ("OPTIONS * HTTP/1.1", 501),
+            ("GET * HTTP/1.1", 400),
+            ("GET a HTTP/1.1", 400),
+            ("GET a:80 HTTP/1.1", 400),
+            ("GET ftp://a/ HTTP/1.1", 400),
+            ("GET http:// HTTP/1.1", 400),
+            ("GET http:///a HTTP/1.1", 400),
+            ("GET http://u:p@a/ HTTP/1.1", 400),
+            ("GET /a#b HTTP/1.1", 400),
+            ("\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1", 400),
+        ] {
+            assert_eq!(status(format!("{line}\r\nHost: a\r\n\r\n")), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn forbidden_bytes_are_refused_at_once() {
+        for bad in [0u8, 1, 8, 0x0b, 0x0c, 0x1b, 0x7f, 0x80, 0xc3, 0xff] {
+            for place in ["GE{}T / HTTP/1.1", "GET /{}", "GET / HTTP/1.1\r\nX{}: a", "GET / HTTP/1.1\r\nX: a{}b"] {
+                let (before, after) = place.split_once("{}").unwrap();
+                // The head is not complete: nothing is waited for.
+                let input = [before.as_bytes(), &[bad], after.as_bytes()].concat();
+                assert_eq!(status(input), 400, "{bad:#x} in {place}");
+            }
+        }
+        for input in ["GET / HTTP/1.1\n", "GET / HTTP/1.1\r\nHost: a\n", "GET / HTTP/1.1\rHost", "\n", "\r\r", "\x16\x03\x01"] {
+            assert_eq!(status(input), 400, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let target = |length: usize| status(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(length - 1)));
+        assert_eq!((target(MAX_TARGET), target(MAX_TARGET + 1), target(MAX_TARGET * 2)), (200, 414, 414));
+        assert_eq!(status("A".repeat(MAX_REQUEST_LINE + 1)), 414);
+        let field = |length: usize| with_fields(&format!("X: {}", "a".repeat(length)));
+        assert_eq!((field(30_000), field(MAX_HEAD)), (200, 431));
+        assert_eq!(status(format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(MAX_HEAD))), 431);
+        let many = |count: usize| with_fields(&["X: a"; 200][..count - 1].join("\r\n"));
+        assert_eq!((many(100), many(101)), (200, 431));
+    }
+
+    #[test]
+    fn host() {
+        for valid in ["a", "a.example", "127.0.0.1:1", "[::1]", "[::1]:65535", "a_b-c"] {
+            assert_eq!(status(format!("GET / HTTP/1.1\r\nHost: {valid}\r\n\r\n")), 200, "{valid}");
+        }
+        for wrong in ["", "a b", "a:", "a:b", "a:65536", "a:1:2", "a/b", "u@a", "[::g]", "[::1", "::1", "<a>", "a,b", "a%41"] {
+            assert_eq!(status(format!("GET / HTTP/1.1\r\nHost: {wrong}\r\n\r\n")), 400, "{wrong}");
+            assert_eq!(status(format!("GET / HTTP/1.0\r\nHost: {wrong}\r\n\r\n")), 400, "{wrong}");
+        }
+        assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), 400);
+        assert_eq!(status("GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n"), 400);
+        let old = head("GET / HTTP/1.0\r\n\r\n");
+        assert_eq!((old.host, old.close), (None, true));
+    }
+
+    #[test]
+    fn an_absolute_target_overrules_the_host_field() {
+        let head = head("GET HTTP://b:1?x=/ HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!((head.host.as_deref(), head.target.as_str()), (Some("b:1"), "/?x=/"));
+    }
+
+    #[test]
+    fn framing_that_can_be_read_in_two_ways_is_refused() {
+        for (fields, expected) in [
+            ("Content-Length: 0", 200),
+            ("Content-Length: 0000000000000000000000005", 200),
+            ("Content-Length: 1000", 200),
+            ("Content-Length: 1001", 413),
+            ("Content-Length: 40000000000", 413),
+            ("Content-Length: 18446744073709551616", 413),
+            ("Content-Length: 99999999999999999999999999", 413),
+            ("Content-Length: +5", 400),
+            ("Content-Length: -1", 400),
+            ("Content-Length: 5 5", 400),
+            ("Content-Length: 5, 5", 400),
+            ("Content-Length: 0x5", 400),
+            ("Content-Length: abc", 400),
+            ("Content-Length: 5;", 400),
+            ("Content-Length:", 400),
+            ("Content-Length: 5\r\nContent-Length: 5", 400),
+            ("Content-Length: 5\r\ncontent-length: 6", 400),
+            ("Transfer-Encoding: chunked", 200),
+            ("Transfer-Encoding: CHUNKED", 200),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 5", 400),
+            ("Content-Length: 5\r\nTransfer-Encoding: identity", 400),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 400),
+            ("Transfer-Encoding: identity", 501),
+            ("Transfer-Encoding: xchunked", 501),
+            ("Transfer-Encoding: gzip, chunked", 501),
+            ("Transfer-Encoding: chunked, chunked", 501),
+            ("Transfer-Encoding: \"chunked\"", 501),
+            ("Transfer-Encoding:", 501),
+            ("Transfer-Encoding : chunked", 400),
+            ("Content-Length : 5", 400),
+            ("X: a\r\n Transfer-Encoding: chunked", 400),
+            ("X: a\r\n\tb", 400),
+            (" X: a", 400),
+            ("X", 400),
+            (": a", 400),
+            ("Expect: 100-Continue", 200),
+            ("Expect: 200-ok", 417),
+            ("Expect: 100-continue\r\nExpect: 100-continue", 400),
+            ("Authorization: Token a\r\nAuthorization: Token b", 400),
+            ("X-Auth-Token: a\r\nX-Auth-Token: b", 400),
+        ] {
+            assert_eq!(with_fields(fields), expected, "{fields:?}");
+        }
+        assert_eq!(status("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
+    }
+
+    #[test]
+    fn expect_and_close() {
+        let head_with = |fields: &str| head(&format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n"));
+        assert!(head_with("Expect: 100-continue\r\nContent-Length: 5").expects_continue);
+        assert!(head_with("Expect: 100-continue\r\nTransfer-Encoding: chunked").expects_continue);
+        assert!(!head_with("Expect: 100-continue").expects_continue);
+        assert!(head_with("Connection: x, Close").close);
+        assert!(head_with("Connection: x\r\nConnection: close").close);
+        assert!(!head_with("Connection: closed").close);
+    }
+
+    #[test]
+    fn the_canonical_request_has_one_framing_and_the_true_peer() {
+        let head = head(concat!(
+            "POST /a?b HTTP/1.1\r\nHost: a\r\nX-Cofferd-Peer: unix 0\r\nX: y\r\nTE: trailers\r\n",
+            "Connection: keep-alive, upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\nTrailer: z\r\n\r\n"
+        ));
+        let text = |peer| String::from_utf8(canonical(&head, peer, 4)).unwrap();
+        let expected = "POST /a?b HTTP/1.1\r\nhost: a\r\nx: y\r\nx-cofferd-peer: tcp 10.0.0.1\r\ncontent-length: 4\r\n\r\n";
+        assert_eq!(text(Peer::Tcp(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)))), expected);
+        assert!(text(Peer::Unix { uid: Some(7) }).contains("\r\nx-cofferd-peer: unix 7\r\n"));
+    }
 }

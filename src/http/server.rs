@@ -8,6 +8,7 @@
 //! The private socket has no name. It is bound in a directory of mode 0700 that is gone again before the first
 //! request, and is reached through a descriptor of this process only. Nothing is left behind by a crash.
 
+use super::body::buffer;
 use super::head::{PEER_HEADER, Refusal};
 use super::{Handler, Peer, Request, Response};
 use log::{debug, error, warn};
@@ -65,12 +66,18 @@ impl Backend {
         let workers = workers.max(1);
         let engine = Engine::start(workers, &handler)?;
         let free = (0..workers).map(|_| engine.connect()).collect::<io::Result<Vec<_>>>()?;
-        Ok(Backend { handler, workers, engine: Mutex::new(engine), pool: Mutex::new(Pool { free, open: workers }), returned: Condvar::new() })
+        Ok(Backend {
+            handler,
+            workers,
+            engine: Mutex::new(engine),
+            pool: Mutex::new(Pool { free, open: workers }),
+            returned: Condvar::new(),
+        })
     }
 
-    /// Sends one canonical request and returns the whole response as the client gets it,
+    /// Sends one canonical request, in two parts, and returns the whole response as the client gets it,
     /// with `Connection: close` if `close` is set.
-    pub fn exchange(&self, request: &[u8], head_only: bool, close: bool) -> Result<Vec<u8>, Refusal> {
+    pub fn exchange(&self, request: [&[u8]; 2], head_only: bool, close: bool) -> Result<Vec<u8>, Refusal> {
         let mut connection = self.take()?;
         match round_trip(&mut connection, request, head_only, close) {
             Ok(answer) => {
@@ -150,8 +157,12 @@ impl Engine {
     fn start(workers: usize, handler: &Arc<dyn Handler>) -> io::Result<Engine> {
         let (listener, socket_file) = private_listener()?;
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
-        let mut engine =
-            Engine { socket_file, server: Some(Arc::new(server)), closing: Arc::new(AtomicBool::new(false)), workers: Vec::new() };
+        let mut engine = Engine {
+            socket_file,
+            server: Some(Arc::new(server)),
+            closing: Arc::new(AtomicBool::new(false)),
+            workers: Vec::new(),
+        };
         for _ in 0..workers {
             if let Err(error) = engine.spawn_worker(handler) {
                 engine.stop(Instant::now());
@@ -173,13 +184,14 @@ impl Engine {
     fn connect(&self) -> io::Result<UnixStream> {
         let mut connection = self.connect_unproved()?;
         connection.set_read_timeout(Some(PROOF_WAIT))?;
-        round_trip(&mut connection, PROOF, false, false)?;
+        round_trip(&mut connection, [PROOF, b""], false, false)?;
         connection.set_read_timeout(None)?;
         Ok(connection)
     }
 
     fn connect_unproved(&self) -> io::Result<UnixStream> {
         UnixStream::connect(format!("/proc/self/fd/{}", self.socket_file.as_raw_fd()))
+            .map_err(|error| io::Error::new(error.kind(), format!("the private socket is not reachable through /proc: {error}")))
     }
 
     fn stop(&mut self, deadline: Instant) {
@@ -230,8 +242,10 @@ fn bind_and_unlink(path: &Path) -> io::Result<(UnixListener, OwnedFd)> {
 }
 
 /// Sends a request and reads the whole response; returns it in the form for the client.
-fn round_trip(connection: &mut UnixStream, request: &[u8], head_only: bool, close: bool) -> io::Result<Vec<u8>> {
-    connection.write_all(request)?;
+fn round_trip(connection: &mut UnixStream, request: [&[u8]; 2], head_only: bool, close: bool) -> io::Result<Vec<u8>> {
+    for part in request {
+        connection.write_all(part)?;
+    }
     let mut raw = Vec::with_capacity(2048);
     let head_end = loop {
         if let Some(at) = raw.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -242,8 +256,9 @@ fn round_trip(connection: &mut UnixStream, request: &[u8], head_only: bool, clos
         }
         read_some(connection, &mut raw, 4096)?;
     };
-    let (mut answer, body_length) = rewrite_head(&raw[..head_end], head_only, close)?;
-    answer.reserve_exact(body_length);
+    let (head, body_length) = rewrite_head(&raw[..head_end], head_only, close)?;
+    let mut answer = buffer(head.len() + body_length);
+    answer.extend_from_slice(&head);
     answer.extend_from_slice(&raw[head_end..]);
     let arrived = raw.len() - head_end;
     if arrived > body_length {
@@ -280,7 +295,8 @@ fn rewrite_head(head: &[u8], head_only: bool, close: bool) -> io::Result<(Vec<u8
     let mut length = 0;
     for field in parsed.headers.iter() {
         if field.name.eq_ignore_ascii_case("content-length") {
-            length = std::str::from_utf8(field.value).ok().and_then(|text| text.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+            length =
+                std::str::from_utf8(field.value).ok().and_then(|text| text.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
             if matches!(status, 204 | 304) {
                 continue; // RFC 9110, section 8.6
             }
@@ -333,7 +349,7 @@ fn serve(mut incoming: tiny_http::Request, handler: &dyn Handler) {
 /// The request in our form; `None` for the proof of a new connection.
 fn read_request(incoming: &mut tiny_http::Request) -> io::Result<Option<Request>> {
     let length = incoming.body_length().unwrap_or_default();
-    let mut body = Vec::with_capacity(length);
+    let mut body = buffer(length);
     incoming.as_reader().take(length as u64).read_to_end(&mut body)?;
     if body.len() != length {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -402,5 +418,109 @@ fn field(name: &str, value: &str) -> Result<tiny_http::Header, String> {
     match made {
         Ok(header) if name_valid && value_valid => Ok(header),
         _ => Err(format!("the header field {name:?}: {value:?} cannot be sent")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    /// Answers by the path of the request.
+    struct Echo;
+
+    impl Handler for Echo {
+        fn handle(&self, request: Request) -> Response {
+            match request.path.as_str() {
+                "/panic" => panic!("as asked"),
+                "/split" => Response::empty(200).with_header("X", "a\r\nB: c"),
+                "/name" => Response::empty(200).with_header("a b", "c"),
+                "/status" => Response::empty(100),
+                "/own" => Response::empty(200).with_header("Content-Length", "77").with_header("Connection", "upgrade"),
+                "/nothing" => Response { status: 204, headers: Vec::new(), body: b"dropped".to_vec() },
+                "/big" => Response { status: 200, headers: Vec::new(), body: vec![b'x'; 3_000_000] },
+                _ => Response { status: 200, headers: Vec::new(), body: format!("{request:?}").into_bytes() },
+            }
+        }
+    }
+
+    fn backend() -> Backend {
+        Backend::start(2, Arc::new(Echo)).unwrap()
+    }
+
+    fn ask(backend: &Backend, method: &str, path: &str) -> String {
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: h\r\nx-cofferd-peer: unix 7\r\ncontent-length: 4\r\n\r\nbody");
+        match backend.exchange([request.as_bytes(), b""], method == "HEAD", false) {
+            Ok(bytes) => String::from_utf8(bytes).unwrap(),
+            Err(refusal) => format!("refused {}", refusal.status),
+        }
+    }
+
+    #[test]
+    fn a_request_arrives_whole() {
+        let answer = ask(&backend(), "PUT", "/a%20?b=c?d");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("\r\nServer: cofferd\r\n"));
+        for part in
+            ["\"PUT\"", "path: \"/a%20\"", "query: \"b=c?d\"", "(\"host\", \"h\")", "body: [98, 111, 100, 121]", "uid: Some(7)"]
+        {
+            assert!(answer.contains(part), "{part} in {answer}");
+        }
+        assert!(!answer.contains(PEER_HEADER));
+    }
+
+    #[test]
+    fn responses_end_where_they_say() {
+        let backend = backend();
+        for (method, path, length, body) in
+            [("HEAD", "/big", "3000000", 0), ("GET", "/big", "3000000", 3_000_000), ("GET", "/own", "0", 0)]
+        {
+            let answer = ask(&backend, method, path);
+            let (head, rest) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.ends_with(&format!("Content-Length: {length}")), "{path}: {head}");
+            assert_eq!(rest.len(), body, "{path}");
+        }
+        let nothing = ask(&backend, "GET", "/nothing");
+        assert!(nothing.starts_with("HTTP/1.1 204 ") && nothing.ends_with("\r\n\r\n") && !nothing.contains("Content-Length"));
+    }
+
+    #[test]
+    fn a_broken_handler_is_a_500_and_the_workers_live_on() {
+        let backend = backend();
+        for path in ["/panic", "/split", "/name", "/status"].repeat(4) {
+            let answer = ask(&backend, "GET", path);
+            assert!(answer.starts_with("HTTP/1.1 500 ") && !answer.contains("\r\nB: c"), "{path}: {answer}");
+            assert!(ask(&backend, "GET", "/").starts_with("HTTP/1.1 200 "));
+        }
+    }
+
+    #[test]
+    fn broken_connections_are_replaced() {
+        let backend = backend();
+        for connection in &lock(&backend.pool).free {
+            connection.shutdown(std::net::Shutdown::Both).unwrap();
+        }
+        for expected in ["refused 500", "refused 500", "HTTP/1.1 200 OK", "HTTP/1.1 200 OK"] {
+            assert!(ask(&backend, "GET", "/").starts_with(expected));
+        }
+    }
+
+    #[test]
+    fn a_dead_tiny_http_is_started_anew() {
+        let backend = backend();
+        lock(&backend.engine).stop(Instant::now() + Duration::from_secs(5));
+        *lock(&backend.pool) = Pool { free: Vec::new(), open: 0 };
+        // Its accept thread may still be about to end.
+        let end = Instant::now() + Duration::from_secs(10);
+        while !ask(&backend, "GET", "/").starts_with("HTTP/1.1 200 ") {
+            assert!(Instant::now() < end, "it must come back");
+        }
+    }
+
+    #[test]
+    fn the_private_socket_has_no_name() {
+        let (listener, file) = private_listener().unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(!address.as_pathname().unwrap().parent().unwrap().exists());
+        assert_eq!(fs::File::from(file).metadata().unwrap().nlink(), 0);
     }
 }
