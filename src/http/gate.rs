@@ -165,11 +165,6 @@ impl HttpServer {
         Ok(HttpServer { shared, wake, acceptor })
     }
 
-    /// Open client connections.
-    pub fn connections(&self) -> usize {
-        lock(&self.shared.open).len()
-    }
-
     /// Stops accepting, closes idle connections, and lets running requests finish until the deadline.
     /// What is not finished then is cut off.
     pub fn stop(self, deadline: Duration) {

@@ -135,7 +135,7 @@ class Usage:
             now = Usage(self.pid)
             fits = (
                 now.threads <= self.threads + 2
-                and now.descriptors <= self.descriptors + 4
+                and now.descriptors <= self.descriptors + 8
                 and now.rss_mib <= self.rss_mib + rss_slack_mib
             )
             if fits:
