@@ -47,8 +47,7 @@ impl<'a> Context<'a> {
         };
         let allow = allow(&names);
         if asked == "OPTIONS" {
-            let description = json!({"parses": ["application/json", "application/x-www-form-urlencoded"], "renders": ["application/json"], "methods": names});
-            return Ok(Response::json(200, &description).with_header("Allow", allow));
+            return Ok(describe(&names).with_header("Allow", allow));
         }
         match methods.iter().find(|(name, _)| *name == asked) {
             Some((_, act)) => act().map(|response| response.with_header("Allow", allow.clone())).map_err(|e| e.with_header("Allow", allow)),
@@ -173,6 +172,12 @@ impl<'a> Context<'a> {
         let path = self.url(&header_safe(&self.request.path));
         if items.is_empty() { path } else { format!("{path}?{}", items.join("&")) }
     }
+}
+
+/// The answer to OPTIONS.
+pub fn describe(methods: &[&str]) -> Response {
+    let parses = ["application/json", "application/x-www-form-urlencoded"];
+    Response::json(200, &json!({"parses": parses, "renders": ["application/json"], "methods": methods}))
 }
 
 /// What came from the client must not end the angle brackets of a Link header.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::context::{ApiResult, parse_body};
+use super::context::{ApiResult, describe, parse_body};
 use super::error::ApiError;
 use super::fields::{Fields, Text};
 use crate::api::auth;
@@ -18,11 +18,17 @@ const LOGINS_KEPT: i64 = 50;
 /// Name of tokens made here.
 pub const LOGIN: &str = "login";
 
-pub fn login(app: &Arc<App>, request: &Request) -> ApiResult {
-    if request.method != "POST" {
-        let message = format!("Method \"{}\" not allowed.", request.method);
-        return Err(ApiError::detail(405, message).with_header("Allow", "POST, OPTIONS".into()));
-    }
+pub fn route(app: &Arc<App>, request: &Request) -> ApiResult {
+    let answer = match request.method.as_str() {
+        "POST" => login(app, request),
+        "OPTIONS" => Ok(describe(&["POST"])),
+        other => Err(ApiError::detail(405, format!("Method \"{other}\" not allowed."))),
+    };
+    let allow = "POST, OPTIONS";
+    answer.map(|response| response.with_header("Allow", allow)).map_err(|error| error.with_header("Allow", allow.into()))
+}
+
+fn login(app: &Arc<App>, request: &Request) -> ApiResult {
     let mut fields = Fields::new(parse_body(request)?, false);
     let username = fields.text("username", &Text::required(128));
     // A password is taken as it is: blanks at its ends belong to it.
@@ -52,7 +58,7 @@ pub fn login(app: &Arc<App>, request: &Request) -> ApiResult {
         users::insert_token(tx, user.id, &auth::token_hash(&token), LOGIN, now, expires)?;
         users::prune_tokens(tx, user.id, LOGIN, LOGINS_KEPT, now)
     })?;
-    Ok(Response::json(200, &json!({"token": token})).with_header("Allow", "POST, OPTIONS"))
+    Ok(Response::json(200, &json!({"token": token})))
 }
 
 fn unauthorized(message: &str) -> ApiError {

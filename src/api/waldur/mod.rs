@@ -39,7 +39,7 @@ pub fn handle(app: &Arc<App>, request: &Request, rest: &[&str]) -> Response {
 /// Answers a request below `/api-auth/`.
 pub fn handle_login(app: &Arc<App>, request: &Request, rest: &[&str]) -> Response {
     finish(match rest {
-        ["password"] => login::login(app, request),
+        ["password"] => login::route(app, request),
         _ => Err(ApiError::not_found()),
     })
 }

@@ -7,6 +7,9 @@ use super::error::ApiError;
 use super::links::COLLECTIONS;
 use crate::http::{Request, Response};
 
+/// The methods of what everybody may read.
+const ALLOW: &str = "GET, HEAD, OPTIONS";
+
 /// Every collection with its URL, in alphabetical order.
 pub fn root(context: &Context) -> ApiResult {
     context.methods(&[("GET", &|| {
@@ -19,19 +22,20 @@ pub fn root(context: &Context) -> ApiResult {
 /// Anybody may ask which version this is.
 pub fn version(request: &Request) -> ApiResult {
     get_only(request)?;
-    Ok(Response::json(200, &json!({"version": env!("CARGO_PKG_VERSION")})).with_header("Allow", "GET, HEAD, OPTIONS"))
+    Ok(Response::json(200, &json!({"version": env!("CARGO_PKG_VERSION")})).with_header("Allow", ALLOW))
 }
 
 /// The description of this API in OpenAPI 3.1, as it is kept beside the code and checked by a test.
 pub fn openapi(request: &Request) -> ApiResult {
     get_only(request)?;
     let body = include_bytes!("../openapi.json").to_vec();
-    Ok(Response { status: 200, headers: vec![("Content-Type".into(), "application/json".into())], body })
+    let response = Response { status: 200, headers: vec![("Content-Type".into(), "application/json".into())], body };
+    Ok(response.with_header("Allow", ALLOW))
 }
 
 fn get_only(request: &Request) -> Result<(), ApiError> {
     match request.method.as_str() {
         "GET" | "HEAD" | "OPTIONS" => Ok(()),
-        other => Err(ApiError::detail(405, format!("Method \"{other}\" not allowed.")).with_header("Allow", "GET, HEAD, OPTIONS".into())),
+        other => Err(ApiError::detail(405, format!("Method \"{other}\" not allowed.")).with_header("Allow", ALLOW.into())),
     }
 }
