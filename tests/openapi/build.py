@@ -563,6 +563,9 @@ PARAMETERS = {
 }
 
 
+ANY_UUID = {"type": "string", "pattern": "^([0-9a-fA-F]{32}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})?$"}
+
+
 def filter_(name, description, value=None, many=False):
     value = value or STRING
     return {"name": name, "in": "query", "description": description, "schema": array(value) if many else value}
@@ -575,11 +578,11 @@ def contains(*names):
 def linked(name, what):
     return [
         filter_(name, f"URL, path or uuid of {what}; what can be none is 400."),
-        filter_(f"{name}_uuid", f"Uuid of {what}."),
+        filter_(f"{name}_uuid", f"Uuid of {what}; what is none is 400.", ANY_UUID),
     ]
 
 
-UUID_FILTER = filter_("uuid", "The one with this uuid; what is none is 400.")
+UUID_FILTER = filter_("uuid", "The one with this uuid; what is none is 400.", ANY_UUID)
 
 
 def order(*names):
@@ -813,8 +816,8 @@ def build():
     operation("post", base, "createUser", "Make a user (staff)", (201, "User", "Location"), [403], body="NewUser")
     one = base + "{uuid}/"
     operation("get", one, "showUser", "Show a user", (200, "User"), [404])
-    operation("put", one, "replaceUser", "Change a user (staff) or yourself", (200, "User"), [403, 404, 409], body="NewUser",
-              description="Only staff change username, is_staff and is_active; the password has its own URL.")
+    operation("put", one, "replaceUser", "Change a user (staff) or yourself", (200, "User"), [403, 404, 409], body="UserChange",
+              description="Only staff change username (which they must give), is_staff and is_active; the password has its own URL.")
     operation("patch", one, "changeUser", "Change a user (staff) or yourself", (200, "User"), [403, 404, 409], body="UserChange",
               required=False)
     operation("delete", one, "deleteUser", "Delete a user (staff)", (204, None), [403, 404, 409])
@@ -878,8 +881,9 @@ def build():
     schemas = dict(SCHEMAS)
     # A change may leave out what a new object needs.
     for change, new in (("ImageChange", "NewImage"), ("FlavorChange", "NewFlavor"), ("ProjectChange", "NewProject"),
-                        ("UserChange", "NewUser"), ("LimitChange", "NewLimit")):
+                        ("LimitChange", "NewLimit")):
         schemas[change] = {k: v for k, v in SCHEMAS[new].items() if k != "required"}
+    schemas["UserChange"] = fields({k: v for k, v in SCHEMAS["NewUser"]["properties"].items() if k != "password"})
     schemas["NewInstanceTexts"] = SCHEMAS["InstanceChange"] | {"required": ["name"]}
     version = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["package"]["version"]
     return {
