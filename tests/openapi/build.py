@@ -236,8 +236,9 @@ SCHEMAS = {
                 "uuid": UUID, "position": COUNT, "name": STRING, "size": number("MiB"), "size_bytes": COUNT, "bootable": BOOLEAN,
             })),
             "counter": described(nullable(COUNT), "Number of this backup among the instance's scheduled ones; null by hand."),
+            "warnings": array(STRING, description="Volumes that were written to while they were read; absent if there are none."),
         },
-        optional=["user_data"],
+        optional=["user_data", "warnings"],
         description="The instance as it was when the backup was begun. Never a path of the host.",
     ),
     "Backup": fixed({

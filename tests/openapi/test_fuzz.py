@@ -9,7 +9,7 @@ import pytest
 
 from helpers.api import ok
 from helpers.disks import make_raw
-from helpers.lab import BACKUPS, Lab
+from helpers.lab import BACKUPS, USERS, Lab
 from helpers.wait import wait_for
 
 # The path of a new file is the host's: these two are tested by hand. Without its token the rest of a run would be 401s.
@@ -41,7 +41,8 @@ def fuzz(daemon, *arguments):
         command += ["--exclude-operation-id", name]
     environment = {
         **os.environ, "SCHEMATHESIS_HOOKS": "fuzz_hooks", "PYTHONPATH": str(Path(__file__).parent), "COFFERD_FUZZ_URL": daemon.url,
-        "COFFERD_FUZZ_TOKEN": daemon.token, "COFFERD_FUZZ_DISKS": str(daemon.root), "HYPOTHESIS_STORAGE_DIRECTORY": str(daemon.base / "h"),
+        "COFFERD_FUZZ_TOKEN": daemon.token, "COFFERD_FUZZ_DISKS": str(daemon.root),
+        "COFFERD_FUZZ_ADMIN": ok(lab.api.get(USERS + "?current"))[0]["uuid"], "HYPOTHESIS_STORAGE_DIRECTORY": str(daemon.base / "h"),
     }
     run = subprocess.run(command, env=environment, cwd=daemon.base, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-20000:] + run.stderr[-4000:]
