@@ -16,7 +16,7 @@ use crate::store::{Ingest, Sealed, Store, StoreError, Writer};
 /// Bytes read at once. Larger reads are not faster, smaller ones cost more time in the kernel.
 const SPAN: u64 = 1 << 20;
 /// Spans handed out and not yet stored. While a transaction is committed the workers go on with what was handed out.
-const AHEAD: usize = 32;
+const AHEAD: usize = 64;
 const CHUNK: u64 = CHUNK_SIZE as u64;
 
 /// How far a job is. Written by the job, read by whoever wants to know.

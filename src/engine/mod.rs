@@ -12,6 +12,8 @@ pub mod maintenance;
 pub mod orders;
 pub mod places;
 #[cfg(test)]
+mod path_bench;
+#[cfg(test)]
 mod path_tests;
 mod recovery;
 pub mod restore;

@@ -10,26 +10,23 @@ const LEAST_GAIN: usize = 50;
 /// Compresses chunks; one for each thread.
 pub struct Encoder {
     zstd: zstd::bulk::Compressor<'static>,
+    room: Vec<u8>,
 }
 
 impl Encoder {
     pub fn new() -> std::io::Result<Encoder> {
-        Ok(Encoder { zstd: zstd::bulk::Compressor::new(LEVEL)? })
+        let room = vec![0; zstd::zstd_safe::compress_bound(CHUNK_SIZE as usize)];
+        Ok(Encoder { zstd: zstd::bulk::Compressor::new(LEVEL)?, room })
     }
 
     /// Appends the stored form of a chunk to `out`.
     pub fn append(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Encoding {
-        let start = out.len();
-        let most = raw.len() - raw.len() / LEAST_GAIN;
-        out.resize(start + most, 0);
-        // Failing means that the result would be larger than the room it was given.
-        match self.zstd.compress_to_buffer(raw, &mut out[start..]) {
-            Ok(n) if n < raw.len() => {
-                out.truncate(start + n);
+        match self.zstd.compress_to_buffer(raw, &mut self.room[..]) {
+            Ok(n) if n < raw.len() - raw.len() / LEAST_GAIN => {
+                out.extend_from_slice(&self.room[..n]);
                 Encoding::Zstd
             }
             _ => {
-                out.truncate(start);
                 out.extend_from_slice(raw);
                 Encoding::Raw
             }

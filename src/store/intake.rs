@@ -197,7 +197,7 @@ impl<'a> Writer<'a> {
         }
         self.commit()?;
         if self.since_checkpoint > 0 {
-            self.ingest.store.db.checkpoint()?;
+            self.ingest.store.settle()?;
         }
         let hash = format::map_hash(size, CHUNK_SIZE, self.map.iter().map(|(hash, _)| hash));
         let segments = self.map.iter().map(|(_, id)| *id).collect();

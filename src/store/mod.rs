@@ -105,6 +105,14 @@ impl Store {
         Ok(())
     }
 
+    /// After much was written: moves it into the file, and gives the memory of SQLite's page cache back, which an idle daemon
+    /// has no use for.
+    fn settle(&self) -> Result<(), StoreError> {
+        self.db.checkpoint()?;
+        self.db.write(|tx| tx.execute_batch("PRAGMA shrink_memory"))?;
+        Ok(())
+    }
+
     pub fn stats(&self) -> Result<StoreStats, StoreError> {
         let mut stats = self.db.read(|c| {
             let number = |sql: &str| c.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|n| n as u64);
