@@ -26,8 +26,8 @@ const MAX_READERS: usize = 8;
 const KEPT_READERS: usize = 4;
 /// A reader's page cache in KiB: the pages that one list needs, so that the next one finds them.
 const READER_CACHE_KIB: i64 = 2 * 1024;
-/// The writer's page cache in KiB: above 1.5 times the largest transaction (two packs), or SQLite would spill early.
-const WRITER_CACHE_KIB: i64 = 32 * 1024;
+/// The writer's page cache in KiB: above 1.5 times the largest transaction (a pack), or SQLite would spill early.
+const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// A commit of the writer that leaves this many pages (64 MiB) in the WAL checkpoints them: even a small change writes a
 /// dozen 64 KiB pages. Whoever writes much calls [`Db::checkpoint`] at times that suit it.
 const WAL_DUE_PAGES: u32 = 1024;

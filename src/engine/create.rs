@@ -41,6 +41,9 @@ impl Engine {
             check_allowed(path, &settings)?;
             let source = Source::open(path).map_err(EngineError::Source)?;
             let ingested = ingest::ingest(&self.store, &source, settings.workers, &running.progress, &running.cancel)?;
+            if ingested.modified {
+                log::warn!("{} was written to while it was read: its backup may be a mixture of several moments", volume.path);
+            }
             done.push((part, ingested));
         }
         Ok(done)

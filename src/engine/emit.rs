@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::EngineError;
 use super::ingest::Progress;
-use crate::source::{Buffer, Target};
+use crate::source::{Buffer, SourceError, Target};
 use crate::store::Store;
 use crate::store::read::{MapReader, Piece, ReadError};
 
@@ -23,6 +23,10 @@ pub fn emit(
         ReadError::Corrupt(corrupt) => EngineError::Corrupt { offset: corrupt.offset, reason: corrupt.reason },
         ReadError::Store(e) => e.into(),
     })?;
+    if target.size() < reader.size() {
+        let (path, found, needed) = (target.path().to_path_buf(), target.size(), reader.size());
+        return Err(EngineError::Target(SourceError::TooSmall { path, found, needed }));
+    }
     if let Some(corrupt) = reader.check_top()?.into_iter().next() {
         return Err(EngineError::Corrupt { offset: corrupt.offset, reason: corrupt.reason });
     }

@@ -50,25 +50,10 @@ impl Ingested {
         self.sealed.size
     }
 
-    /// The name of the volume's content: equal for equal volumes.
-    pub fn hash(&self) -> Hash {
-        self.sealed.hash
-    }
-
     /// Bytes added to the store.
     pub fn stored(&self) -> u64 {
         self.sealed.stored
     }
-
-    /// Bytes of the volume that were not in the store before.
-    pub fn new_bytes(&self) -> u64 {
-        self.sealed.new
-    }
-}
-
-/// As many threads as are useful: some are waiting for the disk while others compress.
-pub fn default_workers() -> usize {
-    (std::thread::available_parallelism().map_or(2, usize::from) + 2).min(16)
 }
 
 /// Takes a volume in with this many threads beside the calling one. On failure nothing of it can be seen, and what was stored

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::emit::emit;
-use super::ingest::{Progress, default_workers, ingest};
+use super::ingest::{Progress, ingest};
 use crate::db::Db;
 use crate::source::{Source, Target};
 use crate::store::{GcOptions, Store};
@@ -22,7 +22,7 @@ fn path_bench() {
     let db = Arc::new(Db::open(Path::new(words[1])).unwrap());
     let store = Store::open(db.clone()).unwrap();
     eprintln!("open {:.3} s", started.elapsed().as_secs_f64());
-    let workers = std::env::var("WORKERS").map_or(default_workers(), |n| n.parse().unwrap());
+    let workers = std::env::var("WORKERS").map_or(4, |n| n.parse().unwrap());
     let (progress, cancel) = (Progress::default(), AtomicBool::new(false));
     let map = || words[2].parse().unwrap();
     let started = Instant::now();
@@ -30,7 +30,7 @@ fn path_bench() {
         "ingest" => {
             let done = ingest(&store, &Source::open(Path::new(words[2])).unwrap(), workers, &progress, &cancel).unwrap();
             let map = db.write(|tx| done.commit(tx)).unwrap();
-            eprintln!("map {map}, new {} MiB, stored {} MiB", done.new_bytes() >> 20, done.stored() >> 20);
+            eprintln!("map {map}, new {} MiB, stored {} MiB", progress.new.load(std::sync::atomic::Ordering::Relaxed) >> 20, done.stored() >> 20);
         }
         "emit" => {
             let size = db.read(|c| c.query_row("SELECT size FROM volume_map WHERE id = ?1", [words[2]], |row| row.get::<_, i64>(0))).unwrap();

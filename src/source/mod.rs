@@ -130,14 +130,6 @@ impl Source {
         })
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
     /// Bytes, as found when it was opened.
     pub fn size(&self) -> u64 {
         self.size

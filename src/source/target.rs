@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::{Identity, Kind, SourceError, buffer, path, reopen_direct, size_of};
 
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A volume opened for writing. Several threads may write to different places of it.
 pub struct Target {
@@ -21,7 +21,6 @@ pub struct Target {
     direct_works: AtomicBool,
     /// Of a new file: its name must reach the disk too.
     directory: Option<File>,
-    kind: Kind,
     size: u64,
 }
 
@@ -36,7 +35,7 @@ impl Target {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(&place.directory, ".", flags, Mode::empty()).map_err(|e| io(e.into()))?;
         file.set_len(size).map_err(io)?;
-        Ok(Target::new(path, file, Some(directory.into()), Kind::File, size))
+        Ok(Target::new(path, file, Some(directory.into()), size))
     }
 
     /// Opens an existing file or device of at least `size` bytes; what lies beyond them stays as it is. A device that is
@@ -55,20 +54,16 @@ impl Target {
         if found < size {
             return Err(SourceError::TooSmall { path: path.to_path_buf(), found, needed: size });
         }
-        Ok(Target::new(path, file, None, identity.kind, found))
+        Ok(Target::new(path, file, None, found))
     }
 
-    fn new(path: &Path, file: File, directory: Option<File>, kind: Kind, size: u64) -> Target {
+    fn new(path: &Path, file: File, directory: Option<File>, size: u64) -> Target {
         let direct = reopen_direct(&file, File::options().write(true));
-        Target { path: path.to_path_buf(), file, direct, direct_works: AtomicBool::new(true), directory, kind, size }
+        Target { path: path.to_path_buf(), file, direct, direct_works: AtomicBool::new(true), directory, size }
     }
 
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    pub fn kind(&self) -> Kind {
-        self.kind
     }
 
     /// Bytes, as found when it was opened.

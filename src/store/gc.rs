@@ -15,7 +15,7 @@ use std::time::Duration;
 use rusqlite::blob::Blob;
 use rusqlite::{MAIN_DB, Transaction, params};
 
-use super::format::{self, Address, ENTRY_BYTES, Entry};
+use super::format::{self, Address, ENTRY_BYTES, Entry, Hash};
 use super::toc::Stored;
 use super::{Store, StoreError};
 
@@ -31,6 +31,9 @@ const PACKS_AT_ONCE: usize = 8;
 const PAGES_AT_ONCE: u32 = 128;
 /// Free pages are kept for the next backups if they are no more than this part of the file.
 const KEPT_FREE: u64 = 16;
+
+/// Number of a pack, and how many slots it has.
+type Pack = (i64, usize);
 
 pub struct GcOptions<'a> {
     /// A pack is rewritten when at least this part of its bytes is dead; 0.0: any.
@@ -93,24 +96,36 @@ impl Collection<'_> {
         sort(&mut held);
         self.mark(&held, false)?;
         self.drop_segments(&segments, last_segment, report)?;
-        let mut dead = Vec::new();
-        for (pack, slots) in packs {
-            match self.look_at(pack, slots)? {
-                Verdict::Keep => {}
-                Verdict::Compact => self.compact(pack, report)?,
-                Verdict::Drop => dead.push((pack, slots)),
-            }
-            if dead.len() == PACKS_AT_ONCE {
-                self.drop_packs(&dead, report)?;
-                dead.clear();
-            }
+        let (dead, sparse) = self.verdicts(&packs)?;
+        // First what makes room without needing any.
+        for packs in dead.chunks(PACKS_AT_ONCE) {
+            self.drop_packs(packs, report)?;
         }
-        self.drop_packs(&dead, report)?;
+        let compacted = sparse.iter().try_for_each(|pack| self.compact(*pack, report));
+        if matches!(compacted, Err(StoreError::Full)) {
+            // Rewriting needs some room first: let the next collection have what was freed.
+            self.shrink(report)?;
+        }
+        compacted?;
         self.shrink(report)
     }
 
+    /// The packs to be dropped, and those to be rewritten.
+    fn verdicts(&self, packs: &[Pack]) -> Result<(Vec<Pack>, Vec<i64>), StoreError> {
+        let (mut dead, mut sparse) = (Vec::new(), Vec::new());
+        for (pack, slots) in packs {
+            match self.look_at(*pack, *slots)? {
+                Verdict::Keep => {}
+                Verdict::Compact => sparse.push(*pack),
+                Verdict::Drop => dead.push((*pack, *slots)),
+            }
+            self.check_cancelled()?;
+        }
+        Ok((dead, sparse))
+    }
+
     /// All packs and the number of their slots.
-    fn packs(&self) -> Result<Vec<(i64, usize)>, StoreError> {
+    fn packs(&self) -> Result<Vec<Pack>, StoreError> {
         self.store.db.read(|c| {
             // A pack whose table of contents was lost may have any slot.
             let mut statement = c.prepare(
@@ -172,16 +187,16 @@ impl Collection<'_> {
 
     /// Deletes the segments up to `last` that are not among the live ones.
     fn drop_segments(&self, live: &[i64], last: i64, report: &mut GcReport) -> Result<(), StoreError> {
-        let mut after = 0;
-        while after < last {
-            let ids = self.store.db.read(|c| {
-                let mut statement = c.prepare_cached("SELECT id FROM segment WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT 4096")?;
-                let rows = statement.query_map([after, last], |row| row.get::<_, i64>(0))?;
-                Ok::<_, StoreError>(rows.collect::<Result<Vec<_>, _>>()?)
+        // Slice by slice of the index over names: the rows themselves, two hundred times as large, are not read.
+        for first in 0..=u8::MAX {
+            let from = if first == 0 { Vec::new() } else { vec![first] };
+            let to = if first == u8::MAX { vec![u8::MAX; size_of::<Hash>() + 1] } else { vec![first + 1] };
+            let dead = self.store.db.read(|c| {
+                let mut statement = c.prepare_cached("SELECT id FROM segment WHERE hash >= ?1 AND hash < ?2")?;
+                let ids = statement.query_map(params![from, to], |row| row.get::<_, i64>(0))?;
+                let dead = ids.filter(|id| id.as_ref().map_or(true, |id| *id <= last && live.binary_search(id).is_err()));
+                Ok::<_, StoreError>(dead.collect::<Result<Vec<_>, _>>()?)
             })?;
-            let Some(end) = ids.last() else { break };
-            after = *end;
-            let dead: Vec<i64> = ids.into_iter().filter(|id| live.binary_search(id).is_err()).collect();
             for ids in dead.chunks(SEGMENTS_DELETED_AT_ONCE) {
                 report.segments_dropped += self.store.db.write(|tx| self.delete_segments(tx, ids))?;
                 self.rest()?;
@@ -228,10 +243,7 @@ impl Collection<'_> {
     }
 
     /// Deletes packs in which nothing is alive, unless something in them was found meanwhile.
-    fn drop_packs(&self, packs: &[(i64, usize)], report: &mut GcReport) -> Result<(), StoreError> {
-        if packs.is_empty() {
-            return Ok(());
-        }
+    fn drop_packs(&self, packs: &[Pack], report: &mut GcReport) -> Result<(), StoreError> {
         let (dropped, freed) = self.store.db.write(|tx| {
             let (mut dropped, mut freed) = (0, 0);
             for (pack, slots) in packs {

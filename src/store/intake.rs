@@ -64,7 +64,6 @@ impl<'a> Ingest<'a> {
             spare: Vec::new(),
             since_checkpoint: 0,
             stored: 0,
-            new: 0,
         }
     }
 
@@ -91,8 +90,6 @@ pub struct Finished {
     pub segments: Vec<i64>,
     /// Bytes added to packs.
     pub stored: u64,
-    /// Bytes of the volume that were not in the coffer before.
-    pub new: u64,
 }
 
 impl Sealed {
@@ -134,7 +131,6 @@ pub struct Writer<'a> {
     spare: Vec<u8>,
     since_checkpoint: u32,
     stored: u64,
-    new: u64,
 }
 
 struct PackDraft {
@@ -181,7 +177,6 @@ impl<'a> Writer<'a> {
         self.ingest.lease.hold(self.segment_number(), address);
         self.ingest.pending().insert(hash, address);
         self.stored += stored.len() as u64;
-        self.new += u64::from(raw);
         self.put(hash, address)?;
         if full {
             self.commit()?;
@@ -197,11 +192,11 @@ impl<'a> Writer<'a> {
         }
         self.commit()?;
         if self.since_checkpoint > 0 {
-            self.ingest.store.settle()?;
+            self.ingest.store.db.checkpoint()?;
         }
         let hash = format::map_hash(size, CHUNK_SIZE, self.map.iter().map(|(hash, _)| hash));
         let segments = self.map.iter().map(|(_, id)| *id).collect();
-        Ok(Finished { size, hash, segments, stored: self.stored, new: self.new })
+        Ok(Finished { size, hash, segments, stored: self.stored })
     }
 
     fn put(&mut self, hash: Hash, address: Address) -> Result<(), StoreError> {

@@ -26,8 +26,6 @@ use crate::db::Db;
 pub use check::MapReport;
 pub use gc::{GcOptions, GcReport};
 pub use intake::{Finished, Ingest, Sealed, Writer};
-pub use read::Corrupt;
-pub use state::Lease;
 
 use format::{Address, Toc};
 use index::Index;
@@ -102,14 +100,6 @@ impl Store {
     /// Removes a volume map within the caller's transaction. The space of what only it referred to comes back by [`Store::gc`].
     pub fn delete_map(tx: &Transaction, map_id: i64) -> Result<(), StoreError> {
         tx.prepare_cached("DELETE FROM volume_map WHERE id = ?1")?.execute([map_id])?;
-        Ok(())
-    }
-
-    /// After much was written: moves it into the file, and gives the memory of SQLite's page cache back, which an idle daemon
-    /// has no use for.
-    fn settle(&self) -> Result<(), StoreError> {
-        self.db.checkpoint()?;
-        self.db.write(|tx| tx.execute_batch("PRAGMA shrink_memory"))?;
         Ok(())
     }
 

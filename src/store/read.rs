@@ -63,7 +63,7 @@ pub struct MapReader<'a> {
     chunk_size: usize,
     hash: Vec<u8>,
     segments: Vec<i64>,
-    lease: Lease,
+    _lease: Lease,
 }
 
 /// The chunks of one segment.
@@ -113,7 +113,7 @@ impl<'a> MapReader<'a> {
         if !store.db.read(|c| c.prepare_cached("SELECT 1 FROM volume_map WHERE id = ?1")?.exists([map_id]))? {
             return Err(StoreError::NoSuchMap(map_id).into());
         }
-        Ok(MapReader { store, size, chunk_size, hash, segments, lease })
+        Ok(MapReader { store, size, chunk_size, hash, segments, _lease: lease })
     }
 
     /// Bytes of the volume.
