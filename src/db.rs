@@ -26,6 +26,8 @@ const MAX_READERS: usize = 8;
 const KEPT_READERS: usize = 4;
 /// A reader's page cache in KiB: the pages that one list needs, so that the next one finds them.
 const READER_CACHE_KIB: i64 = 2 * 1024;
+/// Free bytes that backups leave on the coffer's disk, for the bookkeeping that gives space back.
+const RESERVE: u64 = 32 << 20;
 /// The writer's page cache in KiB: above 1.5 times the largest transaction (a pack), or SQLite would spill early.
 const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// A commit of the writer that leaves this many pages (64 MiB) in the WAL checkpoints them: even a small change writes a
@@ -114,6 +116,17 @@ impl Db {
         let mode = if large { "PRAGMA wal_checkpoint(TRUNCATE)" } else { "PRAGMA wal_checkpoint(PASSIVE)" };
         // TRUNCATE waits for readers up to the busy time-out; failing to get there is no error, the next call tries again.
         writer.query_row(mode, [], |_| Ok(()))
+    }
+
+    /// Is there room to write this many bytes and then still to move the WAL into the file and to delete backups? Without
+    /// that reserve a full disk could not even be cleaned up.
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        let directory = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let wal = std::fs::metadata(wal_path(&self.path)).map_or(0, |m| m.len());
+        match rustix::fs::statvfs(directory) {
+            Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize) >= wal + 2 * bytes + RESERVE,
+            Err(_) => true, // the write itself will tell
+        }
     }
 
     /// Gives the memory of the page caches back; worth it when a burst of work is over.

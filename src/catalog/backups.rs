@@ -122,9 +122,7 @@ pub fn transition(connection: &Connection, id: i64, from: BackupState, to: Backu
 /// Backing up -> Ready.
 pub fn complete(connection: &Connection, id: i64, stored: i64, now: i64) -> rusqlite::Result<bool> {
     Ok(connection.execute(
-        "UPDATE backup SET state = ?, stored = ?, finished_at = ?, \
-         size = (SELECT sum(size) FROM volume_backup WHERE backup_id = ?4), \
-         reserved = (SELECT sum(size) FROM volume_backup WHERE backup_id = ?4) WHERE id = ?4 AND state = ?5",
+        "UPDATE backup SET state = ?, stored = ?, finished_at = ? WHERE id = ? AND state = ?",
         params![BackupState::Ready, stored, now, id, BackupState::BackingUp],
     )? == 1)
 }
@@ -259,6 +257,13 @@ pub struct VolumeBackup {
     pub map_id: Option<i64>,
 }
 
+impl VolumeBackup {
+    /// What it is called in messages.
+    pub fn label(&self) -> String {
+        format!("volume {} ({})", self.position, self.name)
+    }
+}
+
 pub fn parts(connection: &Connection, backup_id: i64) -> rusqlite::Result<Vec<VolumeBackup>> {
     connection
         .prepare_cached(
@@ -279,10 +284,22 @@ pub fn parts(connection: &Connection, backup_id: i64) -> rusqlite::Result<Vec<Vo
 }
 
 /// The part's bytes are all stored.
-pub fn complete_part(connection: &Connection, id: i64, map_id: i64, size: i64, stored: i64) -> rusqlite::Result<()> {
+pub fn complete_part(connection: &Connection, id: i64, map_id: i64, stored: i64) -> rusqlite::Result<()> {
+    connection.execute("UPDATE volume_backup SET map_id = ?, stored = ? WHERE id = ?", params![map_id, stored, id])?;
+    Ok(())
+}
+
+/// The volume has another size than when the backup was ordered; see [`reserve_parts`].
+pub fn resize_part(connection: &Connection, id: i64, size: i64) -> rusqlite::Result<()> {
+    connection.execute("UPDATE volume_backup SET size = ? WHERE id = ?", params![size, id])?;
+    Ok(())
+}
+
+/// Takes what its parts need of the quota.
+pub fn reserve_parts(connection: &Connection, backup_id: i64) -> rusqlite::Result<()> {
     connection.execute(
-        "UPDATE volume_backup SET map_id = ?, size = ?, stored = ? WHERE id = ?",
-        params![map_id, size, stored, id],
+        "UPDATE backup SET (size, reserved) = (SELECT sum(size), sum(size) FROM volume_backup WHERE backup_id = ?1) WHERE id = ?1",
+        [backup_id],
     )?;
     Ok(())
 }

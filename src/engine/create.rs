@@ -1,6 +1,6 @@
 //! Making a backup: read every volume of the instance into the store, then declare all of them Ready in one commit.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use rusqlite::Transaction;
@@ -12,9 +12,11 @@ use super::{Engine, EngineError, Running, orders};
 use crate::catalog::backups::{self, Backup, VolumeBackup};
 use crate::catalog::events::Severity;
 use crate::catalog::jobs::{self, Job};
-use crate::catalog::{schedules, volumes};
+use crate::catalog::volumes::{self, Volume};
+use crate::catalog::schedules;
 use crate::clock;
 use crate::model::backup::BackupState;
+use crate::model::quota::QuotaName;
 use crate::model::retention::{self, PruneCandidate};
 use crate::source::Source;
 
@@ -29,24 +31,57 @@ impl Engine {
     }
 
     fn read_volumes(&self, job: &Job, running: &Running) -> Result<Vec<(VolumeBackup, Ingested)>, EngineError> {
-        let parts = self.db.read(|c| backups::parts(c, job.backup_id))?;
-        let paths = self.db.read(|c| volumes::of_instance(c, job.instance_id))?;
-        running.progress.total.store(parts.iter().map(|p| p.size as u64).sum(), Ordering::Relaxed);
         let settings = self.settings();
+        let mut opened = Vec::new();
+        for (part, volume) in self.parts_and_volumes(job)? {
+            let path = PathBuf::from(&volume.path);
+            let source = check_allowed(&path, &settings).map_err(EngineError::from);
+            let source = source.and_then(|()| Source::open(&path).map_err(EngineError::Source));
+            let source = source.map_err(|error| error.without_path(&path, &part.label()))?;
+            opened.push((part, source, path));
+        }
+        self.reserve(job, &mut opened)?;
+        running.progress.total.store(opened.iter().map(|(_, source, _)| source.size()).sum(), Ordering::Relaxed);
         let mut done = Vec::new();
-        for part in parts {
-            let volume = paths.iter().find(|v| Some(v.id) == part.volume_id);
-            let volume = volume.ok_or_else(|| EngineError::Gone(format!("volume '{}' is no longer registered", part.name)))?;
-            let path = Path::new(&volume.path);
-            check_allowed(path, &settings)?;
-            let source = Source::open(path).map_err(EngineError::Source)?;
-            let ingested = ingest::ingest(&self.store, &source, settings.workers, &running.progress, &running.cancel)?;
-            if ingested.modified {
-                log::warn!("{} was written to while it was read: its backup may be a mixture of several moments", volume.path);
-            }
+        for (part, source, path) in opened {
+            let ingested = ingest::ingest(&self.store, &source, settings.workers, &running.progress, &running.cancel);
+            let ingested = ingested.map_err(|error| error.without_path(&path, &part.label()))?;
             done.push((part, ingested));
         }
         Ok(done)
+    }
+
+    fn parts_and_volumes(&self, job: &Job) -> Result<Vec<(VolumeBackup, Volume)>, EngineError> {
+        let (parts, volumes) = self.db.read(|c| {
+            Ok::<_, rusqlite::Error>((backups::parts(c, job.backup_id)?, volumes::of_instance(c, job.instance_id)?))
+        })?;
+        let find = |part: VolumeBackup| match volumes.iter().find(|v| Some(v.id) == part.volume_id) {
+            Some(volume) => Ok((part, volume.clone())),
+            None => Err(EngineError::Told(format!("{} is no longer registered", part.label()))),
+        };
+        parts.into_iter().map(find).collect()
+    }
+
+    /// Disks grow: what they are now must fit the quota before anything is read.
+    fn reserve(&self, job: &Job, opened: &mut [(VolumeBackup, Source, PathBuf)]) -> Result<(), EngineError> {
+        if opened.iter().all(|(part, source, _)| part.size == source.size() as i64) {
+            return Ok(());
+        }
+        self.db.write(|tx| {
+            let Some(backup) = backups::by_id(tx, job.backup_id)? else { return Err(EngineError::Cancelled) };
+            let growth: i64 = opened.iter().map(|(part, source, _)| source.size() as i64 - part.size).sum();
+            // The volumes themselves count as much as their backup.
+            orders::fits(tx, backup.project_id, &[(QuotaName::Storage, growth.saturating_mul(2))])
+                .map_err(|refusal| EngineError::Told(format!("its disks have grown: {refusal}")))?;
+            for (part, source, _) in opened.iter_mut() {
+                part.size = source.size() as i64;
+                backups::resize_part(tx, part.id, part.size)?;
+                if let Some(volume_id) = part.volume_id {
+                    volumes::set_size(tx, volume_id, part.size)?;
+                }
+            }
+            Ok(backups::reserve_parts(tx, job.backup_id)?)
+        })
     }
 
     /// The commit that makes the backup available. It is durable before anybody is told.
@@ -55,10 +90,7 @@ impl Engine {
             let mut stored = 0;
             for (part, ingested) in &parts {
                 let map_id = ingested.commit(tx)?;
-                backups::complete_part(tx, part.id, map_id, ingested.size() as i64, ingested.stored() as i64)?;
-                if let Some(volume_id) = part.volume_id {
-                    volumes::set_size(tx, volume_id, ingested.size() as i64)?;
-                }
+                backups::complete_part(tx, part.id, map_id, ingested.stored() as i64)?;
                 stored += ingested.stored() as i64;
             }
             if !backups::complete(tx, job.backup_id, stored, clock::now_ms())? {
@@ -89,7 +121,7 @@ fn warn_of_changes(tx: &Transaction, backup: &Backup, parts: &[(VolumeBackup, In
     let changed = parts.iter().filter(|(_, ingested)| ingested.modified);
     let warnings: Vec<String> = changed
         .map(|(part, _)| {
-            format!("volume {} ({}) was written to while it was read; stop the machine or back up a snapshot of it", part.position, part.name)
+            format!("{} was written to while it was read; stop the machine or back up a snapshot of it", part.label())
         })
         .collect();
     if warnings.is_empty() {

@@ -1,5 +1,7 @@
 //! Why a job failed, in words that help whoever started it.
 
+use std::path::Path;
+
 use super::places::PlaceError;
 use crate::source::SourceError;
 use crate::store::StoreError;
@@ -18,9 +20,9 @@ pub enum EngineError {
     Store(StoreError),
     #[error(transparent)]
     Place(#[from] PlaceError),
-    /// What the job was about is no longer in the catalog.
+    /// Put into words that everybody who sees the backup may read: no path of the host.
     #[error("{0}")]
-    Gone(String),
+    Told(String),
 }
 
 impl From<StoreError> for EngineError {
@@ -28,6 +30,23 @@ impl From<StoreError> for EngineError {
         match error {
             StoreError::Cancelled => EngineError::Cancelled,
             error => EngineError::Store(error),
+        }
+    }
+}
+
+impl EngineError {
+    /// The same error for those who must not learn where on the host a volume lies; the log keeps the path.
+    pub fn without_path(self, path: &Path, label: &str) -> EngineError {
+        match self {
+            EngineError::Source(error) | EngineError::Target(error) => {
+                log::error!("{label}: {error}");
+                EngineError::Told(error.to_string().replace(&path.display().to_string(), label))
+            }
+            EngineError::Place(error) => {
+                log::error!("{label}: {error}");
+                EngineError::Told(format!("{label} does not lie under a root that the administrator has configured"))
+            }
+            other => other,
         }
     }
 }

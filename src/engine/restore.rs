@@ -66,11 +66,12 @@ impl Engine {
         running.progress.total.store(parts.iter().map(|p| p.size as u64).sum(), Ordering::Relaxed);
         for part in &parts {
             let volume = new.iter().find(|v| v.position == part.position);
-            let volume = volume.ok_or_else(|| EngineError::Gone(format!("the new instance has lost its volume {}", part.position)))?;
+            let volume = volume.ok_or_else(|| EngineError::Told(format!("the new instance has lost its volume {}", part.position)))?;
             let path = Path::new(&volume.path);
             make_private_directory(path.parent().unwrap_or(Path::new("/")))?;
-            let target = Target::create(path, part.size as u64).map_err(EngineError::Target)?;
-            self.emit_part(part, &target, true, running)?;
+            let target = Target::create(path, part.size as u64).map_err(EngineError::Target);
+            let written = target.and_then(|target| self.emit_part(part, &target, true, running));
+            written.map_err(|error| error.without_path(path, &format!("new {}", part.label())))?;
         }
         Ok(())
     }
@@ -78,7 +79,7 @@ impl Engine {
     fn restore_path(&self, job: &Job, path: &Path, position: i64, create: bool, running: &Running) -> Result<(), EngineError> {
         let parts = self.db.read(|c| backups::parts(c, job.backup_id))?;
         let part = parts.iter().find(|part| part.position == position);
-        let part = part.ok_or_else(|| EngineError::Gone(format!("the backup has no volume {position}")))?;
+        let part = part.ok_or_else(|| EngineError::Told(format!("the backup has no volume {position}")))?;
         running.progress.total.store(part.size as u64, Ordering::Relaxed);
         if !create {
             let target = Target::open(path, part.size as u64).map_err(EngineError::Target)?;
@@ -93,7 +94,7 @@ impl Engine {
     }
 
     fn emit_part(&self, part: &VolumeBackup, target: &Target, fresh: bool, running: &Running) -> Result<(), EngineError> {
-        let map_id = part.map_id.ok_or_else(|| EngineError::Gone(format!("volume {} of the backup has no data", part.position)))?;
+        let map_id = part.map_id.ok_or_else(|| EngineError::Told(format!("volume {} of the backup has no data", part.position)))?;
         emit(&self.store, map_id, target, fresh, self.settings().workers, &running.progress, &running.cancel)
     }
 
@@ -142,7 +143,10 @@ impl Engine {
 fn make_private_directory(path: &Path) -> Result<(), EngineError> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| EngineError::Gone(format!("{} cannot be made: {error}", path.display())))
+    made.map_err(|error| {
+        log::error!("{} cannot be made: {error}", path.display());
+        EngineError::Told(format!("the directory for the new volumes cannot be made: {error}"))
+    })
 }
 
 /// Removes the files of managed volumes and their directories if those are empty then.
@@ -168,7 +172,12 @@ pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str, corrupt: Option<&s
             volumes::set_state(tx, volume.id, "error_restoring", reason)?;
         }
     }
-    release(tx, job.backup_id, "resource_backup_restoration_failed", Severity::Error, Some(reason))?;
+    // Everybody who sees the backup sees its events; where on the host an administrator restores to is not theirs to know.
+    let told = match Goal::read(&job.target) {
+        Some(Goal::Path { path, .. }) => reason.replace(&path.display().to_string(), "the target"),
+        _ => reason.to_string(),
+    };
+    release(tx, job.backup_id, "resource_backup_restoration_failed", Severity::Error, Some(&told))?;
     if let Some(finding) = corrupt {
         backups::mark_corrupt(tx, job.backup_id, finding)?;
     }

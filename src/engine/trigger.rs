@@ -2,7 +2,7 @@
 
 use rusqlite::Transaction;
 
-use super::{Engine, create, orders};
+use super::{Engine, create, log_catalog, orders};
 use crate::catalog::events::Severity;
 use crate::catalog::schedules::{self, Schedule};
 use crate::catalog::{backups, instances};
@@ -20,7 +20,10 @@ impl Engine {
     pub fn trigger_due(&self) -> rusqlite::Result<()> {
         let due = self.db.read(|c| schedules::due(c, clock::now_ms()))?;
         for id in &due {
-            self.db.write(|tx| trigger(tx, *id))?;
+            // One that cannot be run must not keep the others from it.
+            if let Err(error) = self.db.write(|tx| trigger(tx, *id)) {
+                log_catalog("run a schedule", &error);
+            }
         }
         if !due.is_empty() {
             self.wake();
@@ -34,12 +37,15 @@ impl Engine {
         let mut expired = self.db.read(|c| backups::past_kept_until(c, now.timestamp_millis()))?;
         expired.retain(|backup| retention::expired(backup.state, backup.kept_until.map(clock::from_ms), now));
         for backup in &expired {
-            self.db.write(|tx| {
+            let begun = self.db.write(|tx| {
                 match orders::delete(tx, backup) {
                     Err(Refusal::Catalog(error)) => Err(error),
                     _ => Ok(()), // it has just changed its state: a later pass looks again
                 }
-            })?;
+            });
+            if let Err(error) = begun {
+                log_catalog("begin the deletion of an expired backup", &error);
+            }
         }
         if !expired.is_empty() {
             self.wake();

@@ -237,6 +237,9 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         let ingest = self.ingest;
+        if !ingest.store.db.has_room_for(self.pack.as_ref().map_or(0, |pack| pack.data.len() as u64)) {
+            return Err(StoreError::Full);
+        }
         ingest.store.db.write(|tx| {
             if let Some(pack) = &self.pack {
                 pack.insert(tx)?;

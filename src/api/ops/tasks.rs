@@ -106,7 +106,7 @@ fn check_target(path: &Path, create: bool) -> Result<PathBuf, ApiError> {
 pub fn check(context: &Context) -> ApiResult {
     let mut fields = context.fields(false)?;
     fields.drop_null("backup");
-    let uuid = fields.text("backup", &Text { required: false, blank: false, max: 36 });
+    let uuid = fields.text("backup", &Text::not_blank(36));
     fields.finish()?;
     let chosen = context.read(|c| match &uuid {
         Some(uuid) => Ok(vec![backups::get(c, &uuid_segment(uuid)?)?.ok_or_else(ApiError::not_found)?]),

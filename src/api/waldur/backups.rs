@@ -96,21 +96,11 @@ fn create(context: &Context) -> ApiResult {
     Ok(response.with_header("Location", context.link(BACKUPS, &uuid)))
 }
 
-/// Below this much free space on the coffer's disk no backup is begun.
-const MARGIN: u64 = 32 << 20;
-
 fn check_room(context: &Context) -> Result<(), ApiError> {
-    let directory = &context.app.config().state_directory;
-    match rustix::fs::statvfs(directory) {
-        Ok(stat) if stat.f_bavail.saturating_mul(stat.f_frsize) < MARGIN => {
-            let free = stat.f_bavail.saturating_mul(stat.f_frsize) >> 20;
-            Err(ApiError::non_field(vec![format!(
-                "The disk of the coffer is almost full ({free} MiB free, {} needed to begin); delete backups or make room.",
-                MARGIN >> 20
-            )]))
-        }
-        _ => Ok(()),
+    if context.app.db.has_room_for(0) {
+        return Ok(());
     }
+    Err(ApiError::non_field(vec!["The disk of the coffer is almost full; delete backups or make room, then try again.".into()]))
 }
 
 fn find(context: &Context, c: &Connection, uuid: &str) -> Result<Backup, ApiError> {
@@ -187,7 +177,7 @@ fn restore(context: &Context, uuid: &str) -> ApiResult {
             }),
             None => None,
         };
-        let name = fields.text("name", &Text { required: false, blank: false, max: 150 });
+        let name = fields.text("name", &Text::not_blank(150));
         let start = fields.boolean("start").unwrap_or(false);
         fields.finish()?;
         let (Some(image), Some(flavor)) = (image, flavor) else { return Err(ApiError::not_found()) };

@@ -127,14 +127,14 @@ impl<'a> Context<'a> {
 
     /// The page that was asked for, of a list of `count` items.
     pub fn page(&self, count: i64, order: &str) -> Result<Paging, ApiError> {
-        let size = self.param("page_size").and_then(|text| text.parse::<i64>().ok()).filter(|n| *n > 0);
+        let size = self.param("page_size").and_then(whole_number).filter(|n| *n > 0);
         let size = size.unwrap_or(DEFAULT_PAGE_SIZE).min(MAX_PAGE_SIZE);
         let last = ((count + size - 1) / size).max(1);
         let text = self.param("page").filter(|text| !text.is_empty()).unwrap_or("1");
         let invalid = |reason: &str| ApiError::detail(404, format!("Invalid page \"{text}\": {reason}."));
         let number = match text {
             "last" => last,
-            text => text.parse::<i64>().map_err(|_| invalid("That page number is not an integer"))?,
+            text => whole_number(text).ok_or_else(|| invalid("That page number is not an integer"))?,
         };
         if number < 1 {
             return Err(invalid("That page number is less than 1"));
@@ -178,6 +178,11 @@ impl<'a> Context<'a> {
 pub fn describe(methods: &[&str]) -> Response {
     let parses = ["application/json", "application/x-www-form-urlencoded"];
     Response::json(200, &json!({"parses": parses, "renders": ["application/json"], "methods": methods}))
+}
+
+/// An integer; one that is too large for us is the largest we have.
+fn whole_number(text: &str) -> Option<i64> {
+    text.parse().ok().or_else(|| (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then_some(i64::MAX))
 }
 
 /// What came from the client must not end the angle brackets of a Link header.

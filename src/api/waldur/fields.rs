@@ -24,15 +24,27 @@ pub struct Text {
     pub blank: bool,
     /// Characters.
     pub max: usize,
+    /// Blanks at the ends are not part of it.
+    pub trim: bool,
 }
 
 impl Text {
     pub fn required(max: usize) -> Text {
-        Text { required: true, blank: false, max }
+        Text { required: true, blank: false, max, trim: true }
     }
 
     pub fn optional(max: usize) -> Text {
-        Text { required: false, blank: true, max }
+        Text { required: false, blank: true, max, trim: true }
+    }
+
+    /// May be left out, but must not be empty.
+    pub fn not_blank(max: usize) -> Text {
+        Text { required: false, blank: false, max, trim: true }
+    }
+
+    /// Kept to the last blank and newline.
+    pub fn verbatim(max: usize) -> Text {
+        Text { required: false, blank: true, max, trim: false }
     }
 }
 
@@ -79,7 +91,8 @@ impl Fields {
 
     pub fn text(&mut self, name: &str, rule: &Text) -> Option<String> {
         let text = match self.present(name, rule.required)? {
-            Value::String(text) => text.trim().to_string(),
+            Value::String(text) if rule.trim => text.trim().to_string(),
+            Value::String(text) => text,
             Value::Number(number) => number.to_string(),
             _ => {
                 self.error(name, "Not a valid string.");

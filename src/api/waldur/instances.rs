@@ -153,6 +153,10 @@ fn unlink(context: &Context, uuid: &str) -> ApiResult {
         if backups::instance_has_backups(tx, instance.id)? {
             return Err(ApiError::detail(409, "Cannot delete instance that has backups."));
         }
+        // What is being made or changed right now would be finished for nobody.
+        if !instance.state.is_stable() && instance.state != InstanceState::Erred {
+            return Err(ApiError::detail(409, "Performing unlink operation is not allowed for resource in its current state"));
+        }
         remove(tx, &instance, "resource_unlink_succeeded", "unlinked")
     })?;
     Ok(Response::json(202, &json!({"status": "unlink was scheduled"})))
@@ -205,7 +209,7 @@ fn register(context: &Context) -> ApiResult {
     let tags = fields.strings("tags").unwrap_or_default();
     let key_name = fields.text("key_name", &Text::optional(150)).unwrap_or_default();
     let key_fingerprint = fields.text("key_fingerprint", &Text::optional(150)).unwrap_or_default();
-    let user_data = fields.text("user_data", &Text::optional(65536)).unwrap_or_default();
+    let user_data = fields.text("user_data", &Text::verbatim(65536)).unwrap_or_default();
     let (uuid, body) = context.write(|tx| {
         let project = found(&mut fields, "project", project, |uuid| projects::get(tx, uuid))?;
         let flavor = found(&mut fields, "flavor", flavor, |uuid| images::flavor(tx, uuid))?;

@@ -24,6 +24,8 @@ use crate::model::schedule::{CronSchedule, parse_zone};
 /// Instants that a representation shows ahead, and at most that next-runs tells.
 const SHOWN_RUNS: usize = 5;
 const MAX_RUNS: i64 = 1000;
+/// Longer than any zone's name, so that a wrong one is called a wrong choice.
+const MAX_ZONE: usize = 1000;
 
 pub fn route(context: &Context, rest: &[&str]) -> ApiResult {
     match rest {
@@ -94,8 +96,7 @@ fn read_input(fields: &mut Fields) -> Input {
         fields.error("schedule", error.to_string());
         cron = None;
     }
-    fields.drop_null("timezone");
-    let mut timezone = fields.text("timezone", &Text { required: false, blank: false, max: 50 });
+    let mut timezone = fields.text("timezone", &Text::not_blank(MAX_ZONE));
     if let Some(name) = &timezone
         && parse_zone(name).is_none()
     {
@@ -280,7 +281,7 @@ fn preview(context: &Context) -> ApiResult {
         cron = None;
     }
     fields.drop_null("timezone");
-    let timezone = fields.text("timezone", &Text { required: false, blank: false, max: 50 });
+    let timezone = fields.text("timezone", &Text::not_blank(MAX_ZONE));
     let timezone = timezone.unwrap_or_else(|| context.app.config().timezone.name().to_string());
     if parse_zone(&timezone).is_none() {
         fields.error("timezone", format!("\"{timezone}\" is not a valid choice."));

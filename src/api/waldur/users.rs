@@ -196,7 +196,7 @@ fn is_email(text: &str) -> bool {
 
 /// The password exactly as sent, if it is good enough.
 fn read_password(fields: &mut Fields, required: bool) -> Option<String> {
-    fields.text("password", &Text { required, blank: false, max: 1024 })?;
+    fields.text("password", &Text { required, ..Text::not_blank(1024) })?;
     let password = fields.get("password").and_then(Value::as_str).map(str::to_string);
     let Some(password) = password else {
         fields.error("password", "Not a valid string.");
