@@ -113,7 +113,8 @@ impl Db {
     pub fn checkpoint(&self) -> Result<(), rusqlite::Error> {
         let writer = self.writer();
         let large = std::fs::metadata(wal_path(&self.path)).is_ok_and(|m| m.len() > WAL_LIMIT);
-        let mode = if large { "PRAGMA wal_checkpoint(TRUNCATE)" } else { "PRAGMA wal_checkpoint(PASSIVE)" };
+        // On a full disk the WAL's own length is what is missing.
+        let mode = if large || !self.has_room_for(0) { "PRAGMA wal_checkpoint(TRUNCATE)" } else { "PRAGMA wal_checkpoint(PASSIVE)" };
         // TRUNCATE waits for readers up to the busy time-out; failing to get there is no error, the next call tries again.
         writer.query_row(mode, [], |_| Ok(()))
     }
