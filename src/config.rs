@@ -122,6 +122,14 @@ impl Config {
         self.state_directory.join("admin.token")
     }
 
+    /// Whether a path without symbolic links is one of the coffer's own files, or would be taken for one: no volume may be read
+    /// from there or written to it. Other files may lie beside them, restored volumes and copies of the coffer among them.
+    pub fn is_own(&self, path: &Path) -> bool {
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else { return false };
+        let ours = directory == self.state_directory || self.state_directory.canonicalize().is_ok_and(|real| directory == real);
+        ours && ["coffer.", "cofferd.sock", "admin.token"].iter().any(|own| name.starts_with(own))
+    }
+
     /// A relative state directory must not depend on where a later command is started.
     fn make_absolute(&mut self) -> Result<(), ConfigError> {
         for path in [&mut self.state_directory, &mut self.volumes.restore_directory] {
@@ -372,6 +380,17 @@ mod tests {
         assert_eq!(config.timezone, chrono_tz::UTC);
         assert_eq!(config.engine.jobs, 2);
         assert_eq!(config.auth.token_lifetime, None);
+    }
+
+    #[test]
+    fn the_coffers_own_files_are_known() {
+        let config = check("state_directory = '/s'").unwrap();
+        for own in ["/s/coffer.db", "/s/coffer.db-wal", "/s/coffer.lock", "/s/cofferd.sock", "/s/admin.token"] {
+            assert!(config.is_own(Path::new(own)), "{own}");
+        }
+        for other in ["/s/restored/a/b.raw", "/s/copy.db", "/t/coffer.db", "/s/x/coffer.db", "/s", "/"] {
+            assert!(!config.is_own(Path::new(other)), "{other}");
+        }
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub fn restore(context: &Context) -> ApiResult {
         if !backups::parts(tx, backup.id)?.iter().any(|part| part.position == position) {
             return Err(ApiError::field("position", format!("The backup has no volume {position}.")));
         }
-        let path = check_target(&path, mode == "create")?;
+        let path = check_target(context, &path, mode == "create")?;
         let target = restore::path_target(&path, position, mode == "create", task.id);
         orders::restore_to_path(tx, &backup, &target).map_err(|refusal| ApiError::refused("restore", refusal))
     });
@@ -83,21 +83,28 @@ pub fn restore(context: &Context) -> ApiResult {
     Ok(accepted(&task))
 }
 
-/// The resolved path: an existing one, or a new name in an existing directory.
-fn check_target(path: &Path, create: bool) -> Result<PathBuf, ApiError> {
+/// The resolved path: an existing one, or a new name in an existing directory. Never one of the coffer's own files.
+fn check_target(context: &Context, path: &Path, create: bool) -> Result<PathBuf, ApiError> {
     let refuse = |message: String| ApiError::field("path", message);
-    if !create {
-        return crate::source::probe(path).map(|probe| probe.path).map_err(|error| refuse(error.to_string()));
-    }
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(refuse(format!("{} is no name for a new file.", path.display())));
+    let path = match create {
+        true => new_path(path).map_err(refuse)?,
+        false => crate::source::probe(path).map_err(|error| refuse(error.to_string()))?.path,
     };
-    let parent = parent.canonicalize().map_err(|error| refuse(format!("{}: {error}", parent.display())))?;
-    let path = parent.join(name);
-    if path.symlink_metadata().is_ok() {
-        return Err(refuse(format!("{} exists already; overwrite it explicitly, or choose another name.", path.display())));
+    match context.app.config().is_own(&path) {
+        true => Err(refuse(format!("{} belongs to the coffer itself; choose another place.", path.display()))),
+        false => Ok(path),
     }
-    Ok(path)
+}
+
+fn new_path(path: &Path) -> Result<PathBuf, String> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(format!("{} is no name for a new file.", path.display()));
+    };
+    let path = parent.canonicalize().map_err(|error| format!("{}: {error}", parent.display()))?.join(name);
+    match path.symlink_metadata() {
+        Ok(_) => Err(format!("{} exists already; overwrite it explicitly, or choose another name.", path.display())),
+        Err(_) => Ok(path),
+    }
 }
 
 // ---- check
@@ -192,7 +199,7 @@ pub fn snapshot(context: &Context) -> ApiResult {
         fields.error("path", "An absolute path is required.");
     }
     fields.finish()?;
-    let path = check_target(&path, true)?;
+    let path = check_target(context, &path, true)?;
     spawn(context, "snapshot", move |app, _| {
         let size = app.db.snapshot(&path).map_err(|error| error.to_string())?;
         Ok(json!({"path": path, "bytes": size}))

@@ -339,6 +339,9 @@ pub fn check_path(context: &Context, tx: &Transaction, path: &str) -> Result<Res
     if let Err(error) = check_allowed(&probe.path, &settings) {
         return Ok(Err(error.to_string()));
     }
+    if context.app.config().is_own(&probe.path) {
+        return Ok(Err(format!("{} belongs to the coffer itself and is no volume.", probe.path.display())));
+    }
     let Some(text) = probe.path.to_str() else {
         return Ok(Err("The path is no UTF-8.".into()));
     };

@@ -1,0 +1,81 @@
+"""The paths that the administrator names: a restore or a copy never touches the coffer's own files."""
+
+import os
+
+import pytest
+
+from helpers.api import ok
+from helpers.disks import assert_same_bytes
+from helpers.lab import INSTANCES, Lab
+from helpers.wait import wait_for
+
+ROOTS = '[volumes]\nroots = ["{base}"]\n'
+
+
+@pytest.fixture
+def own(start_daemon):
+    """The roots include the state directory, as with `roots = ["/"]`."""
+    return Lab(start_daemon(ROOTS))
+
+
+def finished(lab, answer):
+    task = f"/ops/tasks/{ok(answer, 202)['task']}/"
+    wait_for(lambda: lab.get(task)["state"] != "running", "the task ends")
+    return lab.get(task)
+
+
+@pytest.mark.parametrize("name", ["coffer.db", "coffer.db-wal", "admin.token", "coffer.lock"])
+def test_nothing_is_restored_over_the_coffer(own, name):
+    disk = own.disk(64 << 10)
+    own.disk(64 << 10)
+    vm = own.instance([disk])
+    backup = own.backup(vm)
+    os.symlink(own.d.state_dir / name, own.d.root / "link")
+    for target in (own.d.state_dir / name, own.d.root / "link", own.d.state_dir / "restored" / ".." / name):
+        answer = own.api.post("/ops/restores/", {"backup": backup["uuid"], "path": str(target), "mode": "overwrite"})
+        assert list(ok(answer, 400)) == ["path"]
+    assert own.get(backup)["state"] == "Ready"
+    own.d.restart()
+    assert own.get(backup)["state"] == "Ready"
+    assert_same_bytes(disk, restored(own, backup))
+
+
+def restored(lab, backup):
+    out = lab.d.root / "out.img"
+    assert finished(lab, lab.api.post("/ops/restores/", {"backup": backup["uuid"], "path": str(out), "mode": "create"}))["state"] == "done"
+    return out
+
+
+def test_nothing_new_is_put_beside_the_coffer(own):
+    backup = own.backup(own.instance([64 << 10]))
+    target = str(own.d.state_dir / "coffer.db-journal")
+    for path, body in (("/ops/restores/", {"backup": backup["uuid"], "path": target, "mode": "create"}), ("/ops/snapshot/", {"path": target})):
+        assert list(ok(own.api.post(path, body), 400)) == ["path"]
+    assert not os.path.exists(target)
+
+
+def test_a_copy_may_lie_beside_the_coffer(own):
+    """It is the one directory that the hardened service may write to."""
+    own.backup(own.instance([64 << 10]))
+    copy = own.d.state_dir / "copy.db"
+    assert finished(own, own.api.post("/ops/snapshot/", {"path": str(copy)}))["result"]["bytes"] == copy.stat().st_size
+
+
+def test_the_coffer_is_no_volume(own):
+    for path in (own.d.coffer, own.d.state_dir / "admin.token"):
+        body = {"name": "self", "project": own.project["url"], "volumes": [{"path": str(path)}]}
+        assert list(ok(own.api.post(INSTANCES, body), 400)) == ["volumes"]
+        assert list(ok(own.api.post("/ops/volumes/", {"path": str(path), "project": own.project["uuid"]}), 400)) == ["path"]
+
+
+def test_restored_volumes_can_be_backed_up_and_restored_over(own):
+    """They lie below the state directory, too."""
+    disk = own.disk(64 << 10)
+    backup = own.backup(own.instance([disk]))
+    new = own.restore(backup)
+    assert own.backup(new)["state"] == "Ready"
+    (target,) = own.volume_files(new)
+    assert target.is_relative_to(own.d.state_dir)
+    order = {"backup": backup["uuid"], "path": str(target), "mode": "overwrite"}
+    assert finished(own, own.api.post("/ops/restores/", order))["state"] == "done"
+    assert_same_bytes(disk, target)
