@@ -165,8 +165,12 @@ pub fn password_faults(password: &str) -> Vec<&'static str> {
 pub struct Throttle {
     attempts: u32,
     window: Duration,
-    failures: Mutex<HashMap<(String, Option<IpAddr>), (u32, Instant)>>,
+    /// How many since when.
+    failures: Mutex<HashMap<Who, (u32, Instant)>>,
 }
+
+/// A user name as it was tried, and the address it came from (None: the Unix socket).
+type Who = (String, Option<IpAddr>);
 
 /// The table is swept when it has grown to this many entries.
 const REMEMBERED_FAILURES: usize = 10_000;
@@ -176,7 +180,7 @@ impl Throttle {
         Throttle { attempts, window, failures: Mutex::default() }
     }
 
-    fn key(username: &str, peer: Peer) -> (String, Option<IpAddr>) {
+    fn key(username: &str, peer: Peer) -> Who {
         let address = match peer {
             Peer::Tcp(address) => Some(address),
             Peer::Unix { .. } => None,

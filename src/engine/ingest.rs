@@ -45,11 +45,6 @@ impl Ingested {
         self.sealed.commit(tx)
     }
 
-    /// Bytes of the volume.
-    pub fn size(&self) -> u64 {
-        self.sealed.size
-    }
-
     /// Bytes added to the store.
     pub fn stored(&self) -> u64 {
         self.sealed.stored
