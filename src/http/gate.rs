@@ -37,14 +37,14 @@ const BACKLOG: i32 = 1024;
 const ACCEPT_BATCH: usize = 32;
 /// A client that has been sending one request for this long may be replaced when all connections are taken.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
-/// How long a newcomer waits for the connection it replaces to end.
+/// How long a newcomer waits for the connection it replaces to end. Its thread only has to wake up.
 const EVICTION_WAIT: Duration = Duration::from_millis(100);
 /// How long, and for how many bytes, a refused client is listened to so that it can read why.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 /// Clients turned away that are held for a moment for the same reason.
 const LINGERING_MOST: usize = 4;
-/// Longest pause after an accept error such as EMFILE.
+/// Pause after an accept error such as EMFILE, if no connection could be given up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// All large request bodies in memory together may take this many times the largest one.
 const BODY_BUDGET_FACTOR: usize = 8;
@@ -258,6 +258,21 @@ impl Slot {
 }
 
 impl Shared {
+    fn full(&self) -> bool {
+        lock(&self.open).len() >= self.limits.max_connections
+    }
+
+    /// Gives up one connection and waits for its end; tells whether there is room for another now.
+    fn give_up_one(&self) -> bool {
+        let open = lock(&self.open);
+        let before = open.len();
+        if !self.evict_one(&open) {
+            return false;
+        }
+        let wait = self.closed.wait_timeout_while(open, EVICTION_WAIT, |open| open.len() >= before);
+        wait.unwrap_or_else(PoisonError::into_inner).0.len() < before
+    }
+
     /// Gives up the connection that has waited longest for its client; tells whether there was one.
     fn evict_one(&self, open: &HashMap<u64, Arc<Slot>>) -> bool {
         let now = Instant::now();
@@ -344,52 +359,54 @@ impl Acceptor {
     fn accept_failed(&mut self, error: &io::Error) {
         self.warn(&format!("cannot accept a connection: {error}"));
         self.lingering.clear();
-        let open = lock(&self.shared.open);
-        let before = open.len();
-        self.shared.evict_one(&open);
-        // The result does not matter: the next accept() shows whether there is room.
-        let _ = self.shared.closed.wait_timeout_while(open, ACCEPT_PAUSE, |open| open.len() >= before);
+        if !self.shared.give_up_one() {
+            thread::sleep(ACCEPT_PAUSE);
+        }
     }
 
     fn admit(&mut self, socket: Socket, peer: Peer) {
         self.drop_lingering();
-        let limits = &self.shared.limits;
         // With the timeout on the socket, the usual response needs no other system call than the write.
-        if socket.set_write_timeout(Some(limits.write_timeout)).is_err() {
+        if socket.set_write_timeout(Some(self.shared.limits.write_timeout)).is_err() {
             return;
         }
+        if self.shared.full() {
+            self.shared.give_up_one();
+        }
+        if self.shared.full() {
+            return self.turn_away(socket);
+        }
         let slot = Arc::new(Slot { socket, phase: Mutex::new(Phase::Idle(Instant::now())) });
-        let mut open = lock(&self.shared.open);
-        let full = |open: &mut HashMap<u64, Arc<Slot>>| open.len() >= limits.max_connections;
-        if full(&mut open) && self.shared.evict_one(&open) {
-            open = self.shared.closed.wait_timeout_while(open, EVICTION_WAIT, full).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        if full(&mut open) {
-            drop(open);
-            return self.turn_away(slot);
-        }
-        self.next_id += 1;
-        open.insert(self.next_id, slot.clone());
-        drop(open);
-        let guest = Guest { shared: self.shared.clone(), id: self.next_id, slot: Some(slot.clone()) };
-        let thread = thread::Builder::new().name("http-conn".to_owned()).stack_size(STACK_BYTES);
-        let spawned = thread.spawn(move || {
-            let guest = guest;
-            Connection::new(&guest.shared, slot, peer).run();
-        });
-        if let Err(error) = spawned {
-            self.warn(&format!("no thread for a connection, which is dropped: {error}"));
+        if let Err(error) = self.spawn(slot.clone(), peer) {
+            self.warn(&format!("no thread for a connection: {error}"));
+            if self.shared.give_up_one()
+                && let Err(error) = self.spawn(slot, peer)
+            {
+                debug!("a connection is dropped: {error}");
+            }
         }
     }
 
-    fn turn_away(&mut self, slot: Arc<Slot>) {
+    /// Starts the thread of a connection.
+    fn spawn(&mut self, slot: Arc<Slot>, peer: Peer) -> io::Result<()> {
+        self.next_id += 1;
+        lock(&self.shared.open).insert(self.next_id, slot.clone());
+        let guest = Guest { shared: self.shared.clone(), id: self.next_id, slot: Some(slot.clone()) };
+        let thread = thread::Builder::new().name("http-conn".to_owned()).stack_size(STACK_BYTES);
+        thread.spawn(move || {
+            let guest = guest;
+            Connection::new(&guest.shared, slot, peer).run();
+        })?;
+        Ok(())
+    }
+
+    fn turn_away(&mut self, socket: Socket) {
         self.warn("all HTTP connections are at work; a client is turned away with 503");
         let refusal = Refusal { status: 503, detail: "The server has too many connections; try again later." };
-        let Some(slot) = Arc::into_inner(slot) else { return };
         // A new socket has room for this little in its send buffer, so the write does not wait.
-        let sent = slot.socket.set_nonblocking(true).and_then(|()| (&slot.socket).write_all(&error_response(refusal, false)));
-        if sent.is_ok() && slot.socket.shutdown(Shutdown::Write).is_ok() {
-            self.lingering.push_back((Instant::now(), slot.socket));
+        let sent = socket.set_nonblocking(true).and_then(|()| (&socket).write_all(&error_response(refusal, false)));
+        if sent.is_ok() && socket.shutdown(Shutdown::Write).is_ok() {
+            self.lingering.push_back((Instant::now(), socket));
         }
     }
 

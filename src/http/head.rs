@@ -523,4 +523,63 @@ mod tests {
         assert_eq!(text(Peer::Tcp(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)))), expected);
         assert!(text(Peer::Unix { uid: Some(7) }).contains("\r\nx-cofferd-peer: unix 7\r\n"));
     }
+
+    /// Mutations of requests: how the bytes arrive does not matter, nothing panics, and what is accepted is read in
+    /// the same way again from its canonical form.
+    #[test]
+    fn mutated_requests() {
+        const SEEDS: [&str; 3] = [
+            "GET /a?b=c HTTP/1.1\r\nHost: a:1\r\nX: y\r\nConnection: close\r\n\r\n",
+            "POST /a HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 12\r\nExpect: 100-continue\r\n\r\n",
+            "PUT http://a/b HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\nAuthorization: Token a\r\n\r\n",
+        ];
+        const PIECES: [&[u8]; 16] = [
+            b"\r",
+            b"\n",
+            b"\r\n",
+            b" ",
+            b"\t",
+            b":",
+            b"\0",
+            b"\x80",
+            b"0",
+            b",",
+            b"1.0",
+            b"chunked",
+            b"Content-Length: 3\r\n",
+            b"//",
+            b"%",
+            b"Host",
+        ];
+        let mut random = 1u64;
+        let mut below = |limit: usize| {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (random >> 33) as usize % limit
+        };
+        let mut accepted = 0;
+        for _ in 0..30_000 {
+            let mut bytes = SEEDS[below(SEEDS.len())].as_bytes().to_vec();
+            for _ in 0..1 + below(3) {
+                let at = below(bytes.len());
+                let end = (at + below(6)).min(bytes.len());
+                bytes.splice(at..end, PIECES[below(PIECES.len())].iter().copied());
+            }
+            if status(&bytes) != 200 {
+                continue;
+            }
+            accepted += 1;
+            let (head, _) = read(&bytes, usize::MAX).unwrap().unwrap();
+            let again = canonical(&head, Peer::Unix { uid: None }, 0);
+            let expected = (&head.method, &head.target, &head.headers, Framing::Length(0), false);
+            match read(&again, usize::MAX) {
+                Ok(Some((second, rest))) => {
+                    let got = (&second.method, &second.target, &second.headers, second.framing, second.close);
+                    assert_eq!((got, &second.host, rest.len()), (expected, &head.host, 0));
+                }
+                // Only an HTTP/1.0 request may lack a host, and then its canonical form lacks it too.
+                other => assert!(head.host.is_none() && head.close && matches!(other, Err(400))),
+            }
+        }
+        assert!(accepted > 1000, "{accepted}");
+    }
 }
