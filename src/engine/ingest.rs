@@ -91,7 +91,19 @@ enum Chunk {
     New { hash: Hash, raw: u32, encoding: Encoding, stored: Range<usize> },
 }
 
+/// Tells the calling thread when a worker panics, or it would wait for ever for that worker's span.
+struct Alarm<'a>(&'a Sender<Result<Done, EngineError>>);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.send(Err(EngineError::Cancelled)); // the panic itself follows when the threads are joined
+        }
+    }
+}
+
 fn work_off(source: &Source, ingest: &Ingest, to_do: Receiver<Work>, finished: Sender<Result<Done, EngineError>>) {
+    let _alarm = Alarm(&finished);
     let mut buffer = Buffer::new(SPAN as usize);
     let mut encoder = match Encoder::new() {
         Ok(encoder) => encoder,

@@ -261,6 +261,17 @@ fn a_read_error_names_its_place_and_a_write_to_the_source_is_noticed() {
 }
 
 #[test]
+fn a_panicking_worker_ends_the_backup_instead_of_hanging_it() {
+    let bench = Bench::new();
+    let mut source = bench.image("a.img", &noise(1, 200 * CHUNK));
+    source.hook = Some(Box::new(|offset| if offset == 8 << 20 { panic!("on purpose") } else { Ok(()) }));
+    let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| bench.ingest(&source)));
+    assert!(attempt.is_err());
+    bench.gc(0.0);
+    bench.assert_empty();
+}
+
+#[test]
 fn cancelling_ends_both_ways_early() {
     let bench = Bench::new();
     let bytes = noise(1, 40 * CHUNK);
@@ -494,6 +505,45 @@ impl Random {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) as usize % n
     }
+}
+
+#[test]
+fn no_flipped_bit_is_ever_restored() {
+    let bench = Bench::new();
+    let mut random = Random(11);
+    let bytes = [random_image(&mut random), vec![0; 1000 * CHUNK], random_image(&mut random)].concat();
+    let map = bench.back_up(&bytes);
+    let blobs = [("pack", "data"), ("pack_toc", "entries"), ("segment", "hash"), ("segment", "chunks"), ("volume_map", "hash"), ("volume_map", "segments")];
+    let numbers = [("pack_toc", "format"), ("pack_toc", "slots"), ("segment", "format"), ("volume_map", "size"), ("volume_map", "chunk_size")];
+    let mut found = 0;
+    for round in 0..200 {
+        let undo: Box<dyn Fn(&Bench)> = if round % 4 == 0 {
+            let (table, column) = numbers[random.below(numbers.len())];
+            let row = bench.number(&format!("SELECT max(id) FROM {table}"));
+            let before = bench.number(&format!("SELECT {column} FROM {table} WHERE id = {row}"));
+            let set = move |bench: &Bench, value: i64| bench.execute(&format!("UPDATE {table} SET {column} = {value} WHERE id = {row}"));
+            set(&bench, before ^ 1 << random.below(40));
+            Box::new(move |bench| set(bench, before))
+        } else {
+            let (table, column) = blobs[random.below(blobs.len())];
+            let row = bench.number(&format!("SELECT min(id) + {} % count(*) FROM {table}", random.below(1000)));
+            let byte = random.below(bench.number(&format!("SELECT length({column}) FROM {table} WHERE id = {row}")) as usize);
+            bench.flip(table, column, row, byte);
+            Box::new(move |bench| bench.flip(table, column, row, byte))
+        };
+        let whole = bench.check(map).is_empty();
+        match bench.restore(map, bytes.len()) {
+            Ok(restored) => assert!(restored == bytes && whole, "round {round}"),
+            Err(EngineError::Corrupt { .. } | EngineError::Target(SourceError::TooSmall { .. })) => {
+                assert!(!whole, "round {round}: the check has missed it");
+                found += 1;
+            }
+            Err(e) => panic!("round {round}: {e}"),
+        }
+        undo(&bench);
+    }
+    assert!(found > 100, "{found}");
+    assert!(bench.restore(map, bytes.len()).unwrap() == bytes);
 }
 
 /// An image of chunks from a small set, so that much is shared, with an odd end.
