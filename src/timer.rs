@@ -8,10 +8,13 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::catalog::events;
+use crate::clock;
 use crate::db::Db;
 use crate::engine::Engine;
 
 const TICK: Duration = Duration::from_secs(1);
+/// A clock that went back by more than this was set; less is ordinary correction.
+const STEP_BACK_MS: i64 = 10_000;
 /// Ticks without a request or an ended job until memory is given back.
 const QUIET_TICKS: u32 = 5;
 
@@ -75,7 +78,15 @@ impl Timer {
     fn run(&self, engine: &Engine, db: &Db, expiry_interval: Duration) {
         let mut last_expiry: Option<Instant> = None;
         let mut burst = Burst::default();
+        let mut last_seen = i64::MAX; // so that the first look counts as a step back
         while self.sleep() {
+            let now = clock::now_ms();
+            if now < last_seen.saturating_sub(STEP_BACK_MS)
+                && let Err(error) = engine.realign()
+            {
+                log::error!("cannot realign the schedules with the clock: {error}");
+            }
+            last_seen = now;
             if let Err(error) = engine.trigger_due() {
                 log::error!("cannot fire the due schedules: {error}");
             }
@@ -107,6 +118,7 @@ mod tests {
     #[test]
     fn a_burst_is_over_once() {
         let mut burst = Burst::default();
+        let mut last_seen = i64::MAX; // so that the first look counts as a step back
         let calls = [1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3].map(|activity| burst.is_over(activity));
         assert_eq!(calls.iter().position(|over| *over), Some(6));
         assert_eq!(calls.iter().filter(|over| **over).count(), 1);

@@ -124,6 +124,14 @@ pub fn due(connection: &Connection, now: i64) -> rusqlite::Result<Vec<i64>> {
         .collect()
 }
 
+/// The active schedules whose instant is still to come.
+pub fn active_after(connection: &Connection, now: i64) -> rusqlite::Result<Vec<Schedule>> {
+    connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM {FROM} WHERE s.is_active AND s.next_trigger_at > ?"))?
+        .query_map([now], read)?
+        .collect()
+}
+
 /// The schedules of an instance in creation order.
 pub fn of_instance(connection: &Connection, instance_id: i64) -> rusqlite::Result<Vec<Schedule>> {
     connection

@@ -31,6 +31,23 @@ impl Engine {
         Ok(())
     }
 
+    /// After the clock was set back, instants that were reckoned from a future that did not come would silence schedules for
+    /// as long as that future was away: no schedule waits longer than it would if it were activated now.
+    pub fn realign(&self) -> rusqlite::Result<()> {
+        self.db.write(|tx| {
+            for mut schedule in schedules::active_after(tx, clock::now_ms())? {
+                match next_instant(&schedule.cron, &schedule.timezone) {
+                    Some(next) if next < schedule.next_trigger_at => {
+                        schedule.next_trigger_at = next;
+                        schedules::update(tx, &schedule)?;
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Begins to delete the backups whose time is over.
     pub fn expire(&self) -> rusqlite::Result<()> {
         let now = clock::now();

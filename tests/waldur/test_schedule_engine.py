@@ -567,3 +567,12 @@ def test_writers_only(timed):
     schedule = timed.schedule(timed.vm)
     assert ok(timed.user("reader").post(schedule["url"] + "activate/"), 403) == DENIED
     assert timed.api.list(SCHEDULES)[0]["is_active"] is False
+
+
+def test_a_clock_that_was_years_ahead_for_a_moment_does_not_silence_a_schedule(timed):
+    """The run that fires in the false future reckons the next one from there; the step back must take that back."""
+    schedule = timed.schedule(timed.vm, schedule=HOURLY, is_active=True)
+    timed.clock.set("2036-01-01T00:00:30")
+    wait_for(lambda: timed.get(schedule)["next_trigger_at"] == "2036-01-01T01:00:00.000Z", "it fires in the false future")
+    timed.clock.set(START)
+    wait_for(lambda: timed.get(schedule)["next_trigger_at"] == "2026-11-21T13:00:00.000Z", "it is due within the hour again")
