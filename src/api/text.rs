@@ -1,6 +1,6 @@
 //! Percent-encoding (RFC 3986), form data and times, as the dialects write them.
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Datelike, NaiveDateTime, Utc};
 
 use crate::clock;
 
@@ -45,16 +45,16 @@ pub fn timestamp(ms: i64) -> String {
     clock::from_ms(ms).format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
-/// ISO 8601 with an offset or Z; without either it is UTC.
+/// ISO 8601 with an offset or Z; without either it is UTC. Only times that [`timestamp`] can write again: years 1 to 9999.
 pub fn parse_timestamp(text: &str) -> Option<DateTime<Utc>> {
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
-        return Some(time.with_timezone(&Utc));
-    }
     let naive = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"];
     let with_offset = ["%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z"];
-    let zoned = with_offset.iter().find_map(|f| DateTime::parse_from_str(text, f).ok()).map(|t| t.with_timezone(&Utc));
+    let strict = || DateTime::parse_from_rfc3339(text).ok();
+    let zoned = || with_offset.iter().find_map(|format| DateTime::parse_from_str(text, format).ok());
     let zulu = text.strip_suffix('Z').unwrap_or(text);
-    zoned.or_else(|| naive.iter().find_map(|f| NaiveDateTime::parse_from_str(zulu, f).ok()).map(|t| t.and_utc()))
+    let plain = || naive.iter().find_map(|format| NaiveDateTime::parse_from_str(zulu, format).ok()).map(|time| time.and_utc());
+    let time = strict().or_else(zoned).map(|time| time.with_timezone(&Utc)).or_else(plain);
+    time.filter(|time| (1..=9999).contains(&time.year()))
 }
 
 #[cfg(test)]
@@ -87,6 +87,8 @@ mod tests {
             assert_eq!(parse_timestamp(text).map(|t| t.timestamp_millis()), Some(1_413_751_417_370), "{text}");
         }
         assert_eq!(parse_timestamp("2014-10-19T20:43Z").map(|t| timestamp(t.timestamp_millis())).as_deref(), Some("2014-10-19T20:43:00.000Z"));
-        assert_eq!(parse_timestamp("yesterday"), None);
+        for text in ["yesterday", "+12345-01-01T00:00:00", "-0001-01-01T00:00", "0000-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00"] {
+            assert_eq!(parse_timestamp(text), None, "{text}");
+        }
     }
 }
