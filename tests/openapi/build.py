@@ -438,7 +438,7 @@ SCHEMAS = {
             "schedule": text("Five cron fields or one of @hourly, @daily, @weekly, @monthly, @yearly.", minLength=1, maxLength=100),
             "retention_time": number("Days; 0 is for ever.", minimum=0, maximum=2147483647),
             "maximal_number_of_backups": number(minimum=1, maximum=32767),
-            "timezone": text("A name of the tz database; else the configured one.", minLength=1, maxLength=50),
+            "timezone": text("A name of the tz database; else the configured one.", minLength=1),
             "description": text(maxLength=500),
             "is_active": described(BOOLEAN, "Absent: false."),
         },
@@ -446,12 +446,12 @@ SCHEMAS = {
     ),
     "ScheduleChange": fields({
         "schedule": text(minLength=1, maxLength=100), "retention_time": number("Days", minimum=0, maximum=2147483647),
-        "maximal_number_of_backups": number(minimum=1, maximum=32767), "timezone": text(minLength=1, maxLength=50),
+        "maximal_number_of_backups": number(minimum=1, maximum=32767), "timezone": text(minLength=1),
         "description": text(maxLength=500), "is_active": BOOLEAN,
     }),
     "Preview": fields(
         {
-            "schedule": text(minLength=1, maxLength=100), "timezone": text(minLength=1, maxLength=50),
+            "schedule": text(minLength=1, maxLength=100), "timezone": text(minLength=1),
             "count": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 5},
             "now": text("Reckon from this time; ISO 8601.", format="date-time"),
         },
@@ -472,7 +472,7 @@ SCHEMAS = {
             ),
             "flavor": link_to("the flavor"), "image": link_to("the image"),
             "description": text(maxLength=500), "tags": array(STRING), "key_name": text(maxLength=150),
-            "key_fingerprint": text(maxLength=150), "user_data": text(maxLength=65536),
+            "key_fingerprint": text(maxLength=150), "user_data": text("Kept to the last blank.", maxLength=65536),
         },
         ["name", "project", "volumes"],
     ),
