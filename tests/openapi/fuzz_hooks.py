@@ -28,8 +28,8 @@ dice = random.Random(1)
 
 
 def choose(value, choices):
-    """The value itself in one case of four, else one of the choices."""
-    return dice.choice(choices) if choices and dice.random() < 0.75 else value
+    """The value itself in one case of ten, else one of the choices."""
+    return dice.choice(choices) if choices and dice.random() < 0.9 else value
 
 
 known = {}
@@ -63,7 +63,7 @@ def real(name, value):
     if name == "timezone":
         return choose(value, ZONES)
     if name == "path":
-        return choose(value, [str(disk) for disk in sorted(DISKS.iterdir())])
+        return choose(value, [str(disk) for disk in sorted(DISKS.glob("spare*"))])
     if name == "volumes" and isinstance(value, list):
         return [{key: entry for key, entry in fill(item).items() if key != "volume"} if isinstance(item, dict) else item for item in value]
     return value
