@@ -157,13 +157,11 @@ impl Db {
     /// Writes a consistent, compact copy of the coffer to a new file (mode 0600), which appears only when it is whole. Returns
     /// its size in bytes. Others go on reading and writing meanwhile.
     pub fn snapshot(&self, path: &Path) -> Result<u64, DbError> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let io = |e| DbError::Io(path.to_path_buf(), e);
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
-        // VACUUM INTO takes an existing file only if it is empty; this one gets the right mode first.
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&partial).map_err(io)?;
+        let io = |e| DbError::Io(path.to_path_buf(), e);
+        let file = start_copy(&partial).map_err(|e| DbError::Io(partial.clone(), e))?;
         let copied = self.copy_into(&partial).and_then(|()| {
             file.sync_all().map_err(io)?;
             rustix::fs::renameat_with(rustix::fs::CWD, &partial, rustix::fs::CWD, path, rustix::fs::RenameFlags::NOREPLACE)
@@ -252,6 +250,21 @@ fn take_lock(path: &Path) -> Result<File, DbError> {
     }
     file.set_len(0).map_err(io)?;
     writeln!(file, "{}", std::process::id()).map_err(io)?;
+    Ok(file)
+}
+
+/// Makes the empty file, mode 0600, that VACUUM INTO demands. One that a killed daemon left there is used again; whoever is
+/// still writing it holds its lock.
+fn start_copy(partial: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+    let file = File::options().write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow).open(partial)?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+    // Its writer may have finished and renamed it before it gave the lock back.
+    if std::fs::symlink_metadata(partial)?.ino() != file.metadata()?.ino() {
+        return Err(std::io::ErrorKind::ResourceBusy.into());
+    }
+    file.set_len(0)?;
     Ok(file)
 }
 
@@ -376,6 +389,26 @@ mod tests {
         drop(Db::open(&path).unwrap());
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         assert!(matches!(Db::open(&path), Err(DbError::TooNew { found: 99, .. })));
+    }
+
+    #[test]
+    fn a_snapshot_begins_anew_what_a_killed_one_left_and_never_overwrites() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&dir.path().join("coffer.db")).unwrap();
+        let (copy, partial) = (dir.path().join("copy.db"), dir.path().join("copy.db.partial"));
+        std::fs::write(&partial, "half of a coffer").unwrap();
+        let size = db.snapshot(&copy).unwrap();
+        assert_eq!(std::fs::metadata(&copy).unwrap().len(), size);
+        assert!(!partial.exists());
+        let message = db.snapshot(&copy).err().unwrap().to_string();
+        assert!(message.contains("copy.db: File exists"), "{message}");
+        assert!(!partial.exists());
+
+        let writing = start_copy(&partial).unwrap();
+        let message = db.snapshot(&dir.path().join("copy.db")).err().unwrap().to_string();
+        assert!(message.contains("copy.db.partial"), "{message}");
+        assert!(partial.exists());
+        drop(writing);
     }
 
     #[test]

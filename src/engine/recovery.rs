@@ -1,9 +1,10 @@
 //! What the daemon does at start with the work it was at when it ended, however it ended: a backup in the making is Erred
 //! and its schedule deactivated, a backup being restored is Ready and the half-made machine Erred, deletions go on.
 
-use super::{Engine, EngineStartError, create, restore};
+use super::restore::{self, Goal};
+use super::{Engine, EngineStartError, create};
 use crate::catalog::backups;
-use crate::catalog::jobs;
+use crate::catalog::jobs::{self, Job};
 use crate::model::backup::BackupState;
 
 const INTERRUPTED: &str = "interrupted: the daemon ended while this was running";
@@ -19,12 +20,10 @@ impl Engine {
         }
         for backup in &restoring {
             log::warn!("the restoration of backup {} of {} was interrupted", backup.uuid, backup.instance_name);
-            self.db.write(|tx| {
-                match jobs::of_backup(tx, backup.id)? {
-                    Some(job) => restore::fail(tx, &job, INTERRUPTED, None),
-                    None => backups::transition(tx, backup.id, BackupState::Restoring, BackupState::Ready).map(|_| ()),
-                }
-            })?;
+            match self.db.read(|c| jobs::of_backup(c, backup.id))? {
+                Some(job) => self.interrupt_restore(&job)?,
+                None => self.db.write(|tx| backups::transition(tx, backup.id, BackupState::Restoring, BackupState::Ready).map(|_| ()))?,
+            }
         }
         self.resume_deletions()?;
         // What an interrupted backup had stored already is nobody's now.
@@ -32,6 +31,21 @@ impl Engine {
             self.maintenance.request();
         }
         Ok(())
+    }
+
+    fn interrupt_restore(&self, job: &Job) -> Result<(), rusqlite::Error> {
+        let reason = match Goal::read(&job.target) {
+            Some(Goal::Instance { id, .. }) => {
+                self.remove_new_files(id);
+                INTERRUPTED.to_string()
+            }
+            // Whether the file there is the one that was being made cannot be known any more, so it stays.
+            Some(Goal::Path { path, .. }) => {
+                format!("{INTERRUPTED}; {} may be incomplete: restore over it once more, or remove it", path.display())
+            }
+            None => INTERRUPTED.to_string(),
+        };
+        self.db.write(|tx| restore::fail(tx, job, &reason, None))
     }
 
     /// A backup that is Deleting without a job (it cannot happen by our own hand) gets one, so that it does not stay for ever.

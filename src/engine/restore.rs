@@ -18,13 +18,13 @@ use crate::model::instance::InstanceState;
 use crate::source::Target;
 
 /// The `target` of a restore job: what orders.rs and the administrator's API write.
-enum Goal {
+pub(super) enum Goal {
     Instance { id: i64, start: bool },
     Path { path: PathBuf, position: i64, create: bool, task: u64 },
 }
 
 impl Goal {
-    fn read(target: &Value) -> Option<Goal> {
+    pub(super) fn read(target: &Value) -> Option<Goal> {
         if let Some(id) = target["instance"].as_i64() {
             return Some(Goal::Instance { id, start: target["start"].as_bool().unwrap_or(false) });
         }
@@ -132,7 +132,7 @@ impl Engine {
     }
 
     /// Half-written files of a restore that failed would only fill the disk.
-    fn remove_new_files(&self, instance_id: i64) {
+    pub(super) fn remove_new_files(&self, instance_id: i64) {
         match self.db.read(|c| volumes::of_instance(c, instance_id)) {
             Ok(new) => remove_files(&new),
             Err(error) => super::log_catalog("find the files of a failed restoration", &error),
