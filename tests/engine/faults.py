@@ -30,13 +30,14 @@ class Bench(Lab):
 
     def task(self, target, body=None):
         """Runs a task under /ops/ to its end and returns it, whatever the end."""
-        number = ok(self.api.post(target, body or {}), 202)["task"]
+        return self.wait_task(ok(self.api.post(target, body or {}), 202)["task"])
 
+    def wait_task(self, number):
         def over():
             task = ok(self.api.get(f"/ops/tasks/{number}/"))
             return task if task["state"] != "running" else None
 
-        return wait_for(over, f"task {target} ends", 120)
+        return wait_for(over, f"task {number} ends", 120)
 
     def restore_to(self, backup, path, position=0, mode="create"):
         uuid = backup["uuid"] if isinstance(backup, dict) else backup
