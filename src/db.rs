@@ -122,7 +122,7 @@ impl Db {
     /// Is there room to write this many bytes and then still to move the WAL into the file and to delete backups? Without
     /// that reserve a full disk could not even be cleaned up.
     pub fn has_room_for(&self, bytes: u64) -> bool {
-        let directory = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = directory_of(&self.path);
         let wal = std::fs::metadata(wal_path(&self.path)).map_or(0, |m| m.len());
         match rustix::fs::statvfs(directory) {
             Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize) >= wal + 2 * bytes + RESERVE,
@@ -230,6 +230,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn wal_path(path: &Path) -> PathBuf {
     let mut wal = path.as_os_str().to_owned();
     wal.push("-wal");
@@ -269,7 +273,7 @@ fn start_copy(partial: &Path) -> std::io::Result<File> {
 }
 
 fn refuse_network_file_system(path: &Path) -> Result<(), DbError> {
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = directory_of(path);
     let stat = rustix::fs::statfs(directory).map_err(|e| DbError::Io(directory.to_path_buf(), e.into()))?;
     // Magic numbers from statfs(2).
     let name = match stat.f_type as u64 & 0xffff_ffff {
@@ -309,6 +313,8 @@ fn open_writer(path: &Path) -> Result<Connection, DbError> {
     }
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // What a statement may have to undo is kept in memory: it is little, and /var/tmp is nothing to depend on.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "wal_autocheckpoint", WAL_DUE_PAGES)?;

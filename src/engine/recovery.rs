@@ -41,7 +41,8 @@ impl Engine {
             }
             // Whether the file there is the one that was being made cannot be known any more, so it stays.
             Some(Goal::Path { path, .. }) => {
-                format!("{INTERRUPTED}; {} may be incomplete: restore over it once more, or remove it", path.display())
+                log::warn!("{} may be incomplete: restore over it once more, or remove it", path.display());
+                format!("{INTERRUPTED}; the target may be incomplete: restore over it once more, or remove it")
             }
             None => INTERRUPTED.to_string(),
         };

@@ -25,7 +25,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Makes a sparse file of `size` bytes, mode 0600. Never overwrites anything. Removing it after a failure is the caller's.
+    /// Makes a sparse file of `size` bytes, mode 0600. Never overwrites anything. Removing it after a later failure is
+    /// the caller's.
     pub fn create(path: &Path, size: u64) -> Result<Target, SourceError> {
         let io = |e: io::Error| SourceError::of(path, e);
         let place = path::walk(path)?;
@@ -34,7 +35,11 @@ impl Target {
         let file = File::from(file.map_err(|e| io(e.into()))?);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(&place.directory, ".", flags, Mode::empty()).map_err(|e| io(e.into()))?;
-        file.set_len(size).map_err(io)?;
+        if let Err(e) = file.set_len(size) {
+            // Too large for the file system; the caller cannot tell whether there is a file of its own.
+            let _ = rustix::fs::unlinkat(&place.directory, place.name, rustix::fs::AtFlags::empty());
+            return Err(io(e));
+        }
         Ok(Target::new(path, file, Some(directory.into()), size))
     }
 

@@ -33,7 +33,7 @@ use state::{Shared, State};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("the disk of the coffer is full; free some space there, then try again")]
+    #[error("the disk of the coffer is full; delete backups or make room there, then try again")]
     Full,
     #[error("the coffer has no volume map {0}: the backup is deleted or damaged")]
     NoSuchMap(i64),

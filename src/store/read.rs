@@ -187,6 +187,10 @@ impl<'a> MapReader<'a> {
                         if stop.load(Ordering::Relaxed) {
                             return;
                         }
+                        // What was handed out before may still take long on a slow target.
+                        if cancel.load(Ordering::Relaxed) {
+                            return fail(StoreError::Cancelled.into());
+                        }
                         if let Err(e) = self.window(&window, &mut tools, visit) {
                             return fail(e);
                         }

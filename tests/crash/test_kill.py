@@ -80,8 +80,7 @@ class World(Bench):
         self.wait_rest(self.start_backup(self.machines[name])["url"])
 
     def do_restore_instance(self):
-        uuid = self.choose()
-        new = ok(self.api.post(f"{BACKUPS}{uuid}/restore/", self.profile))["instance"]
+        new = ok(self.api.post(f"{BACKUPS}{self.source}/restore/", self.profile))["instance"]
         wait_for(lambda: self.get(new)["state"] in ("Offline", "Erred"), "the new machine is there", 60)
 
     def do_restore_path(self):
@@ -126,9 +125,6 @@ class World(Bench):
         found = self.api.list(BACKUPS, backup_schedule=self.get(self.schedule_url)["url"])
         return all(b["state"] in ("Ready", "Erred") for b in found) or None
 
-    def choose(self):
-        return self.rng.choice(sorted(self.content))
-
     def prepare(self, kind):
         """What an operation needs and what shall not be part of it."""
         self.victims = []
@@ -140,6 +136,8 @@ class World(Bench):
             self.change("timed")
         if kind in ("delete", "gc", "all"):
             self.victims = self.oldest(1 if kind == "all" else 2)
+        if kind in ("restore_instance", "all"):
+            self.source = self.rng.choice(sorted(set(self.content) - set(self.victims)))
         if kind == "restore_path":
             self.path_source, self.path_target = self.choose_of("big"), self.scratch / "out.img"
 

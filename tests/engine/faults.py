@@ -193,6 +193,12 @@ def assert_whole(coffer):
         connection.close()
 
 
+def forget_log(daemon):
+    """What a dead daemon has said about injected faults is as it must be."""
+    assert not daemon.running() and "panicked at" not in daemon.log(), daemon.log()[-4000:]
+    daemon.log_file.write_text("")
+
+
 def inject(rule, path=None, calls=None):
     """A wrapper for a daemon that makes system calls on `path` do something else: see `--inject` in strace(1).
 

@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::catalog::backups::{self, Backup};
 use crate::catalog::events::Severity;
 use crate::catalog::projects;
-use crate::engine::tasks::Task;
+use crate::engine::tasks::{RESTORE, Task};
 use crate::engine::{EngineError, orders, restore};
 use crate::http::Response;
 use crate::model::backup::{BackupAction, BackupState};
@@ -62,7 +62,7 @@ pub fn restore(context: &Context) -> ApiResult {
         fields.error("path", "An absolute path is required.");
     }
     fields.finish()?;
-    let task = context.app.engine.tasks.begin("restore");
+    let task = context.app.engine.tasks.begin(RESTORE);
     let promised = context.write(|tx| {
         let backup = backups::get(tx, &uuid_segment(&uuid)?)?.ok_or_else(ApiError::not_found)?;
         if !backup.state.allows(BackupAction::Restore) {
