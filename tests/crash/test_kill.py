@@ -362,7 +362,7 @@ def rounds(start_daemon, seed, kinds, big):
 
 @pytest.mark.timeout(300)
 def test_a_dozen_kills(start_daemon):
-    rounds(start_daemon, 1, lambda world: EVERY_RUN, 256 * MIB)
+    rounds(start_daemon, 1, lambda world: EVERY_RUN, 192 * MIB)
 
 
 @pytest.mark.long

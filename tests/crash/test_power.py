@@ -11,7 +11,7 @@ import time
 import pytest
 import requests
 
-from engine.faults import LONG, Bench, assert_integrity, copy_sparse, mutate, needs_root, write_disk
+from engine.faults import LONG, Bench, assert_integrity, copy_sparse, forget_log, mutate, needs_root, write_disk
 from helpers.api import ok
 from helpers.disks import MIB
 from helpers.lab import BACKUPS
@@ -96,6 +96,7 @@ def test_power_cuts(start_daemon, disk_mount, seed):
         disk_mount.detach()
         disk_mount.attach()
         assert_integrity(daemon)
+        forget_log(daemon)
         daemon.start()
         content |= told
         wait_for(lambda: all(b["state"] in ("Ready", "Erred") for b in bench.api.list(BACKUPS)), "deletions end", 60)
