@@ -44,6 +44,8 @@ impl Maintenance {
 
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+        // The lock orders this after a look at the flag and before the sleep that follows it.
+        drop(self.wanted.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_all();
     }
 

@@ -1,4 +1,4 @@
-//! Where a chunk of a given hash may lie: the in-memory index over all chunks of the coffer, about 11 bytes for each.
+//! Where a chunk of a given hash may lie: the in-memory index over all chunks of the coffer, 11 to 16 bytes for each.
 //!
 //! An entry is one word: 24 bits of the hash and the 40 bits of the address. So a hit is a candidate only, to be confirmed
 //! against the hash in the pack's table of contents; one probe in some million finds a false one. Tables are open addressing
