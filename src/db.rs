@@ -124,10 +124,28 @@ impl Db {
     pub fn has_room_for(&self, bytes: u64) -> bool {
         let directory = directory_of(&self.path);
         let wal = std::fs::metadata(wal_path(&self.path)).map_or(0, |m| m.len());
+        let growth = (wal + bytes).saturating_sub(self.free_inside().unwrap_or(0));
         match rustix::fs::statvfs(directory) {
-            Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize) >= wal + 2 * bytes + RESERVE,
+            Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize) >= growth + bytes + RESERVE,
             Err(_) => true, // the write itself will tell
         }
+    }
+
+    /// The same, and if there is too little room, gives back what the WAL takes before it gives up.
+    pub fn make_room_for(&self, bytes: u64) -> Result<bool, rusqlite::Error> {
+        if self.has_room_for(bytes) {
+            return Ok(true);
+        }
+        self.empty_wal()?;
+        Ok(self.has_room_for(bytes))
+    }
+
+    /// Bytes of free pages, which are used before the file grows.
+    fn free_inside(&self) -> Result<u64, rusqlite::Error> {
+        self.read(|c| {
+            let number = |name| c.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map(|n| n as u64);
+            Ok(number("freelist_count")? * number("page_size")?)
+        })
     }
 
     /// Gives the memory of the page caches back; worth it when a burst of work is over.
@@ -139,6 +157,10 @@ impl Db {
     /// Checkpoints all and empties the WAL, so that the coffer is one file again; at shutdown.
     pub fn close(&self) -> Result<(), rusqlite::Error> {
         lock(&self.readers).idle.clear();
+        self.empty_wal()
+    }
+
+    fn empty_wal(&self) -> Result<(), rusqlite::Error> {
         self.writer().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
     }
 

@@ -77,8 +77,7 @@ impl Bench {
     }
 
     fn back_up(&self, bytes: &[u8]) -> i64 {
-        let ingested = self.ingest(&self.image("source.img", bytes)).unwrap();
-        let map = self.commit(&ingested);
+        let map = self.commit(&self.ingest(&self.image("source.img", bytes)).unwrap());
         assert_eq!(self.number(&format!("SELECT size FROM volume_map WHERE id = {map}")), bytes.len() as i64);
         map
     }

@@ -29,14 +29,14 @@ const SEGMENTS_DELETED_AT_ONCE: usize = 128;
 const PACKS_AT_ONCE: usize = 8;
 /// Free pages given back in one transaction: 8 MiB.
 const PAGES_AT_ONCE: u32 = 128;
-/// Free pages are kept for the next backups if they are no more than this part of the file.
-const KEPT_FREE: u64 = 16;
 
 /// Number of a pack, and how many slots it has.
 type Pack = (i64, usize);
 
 pub struct GcOptions<'a> {
-    /// A pack is rewritten when at least this part of its bytes is dead; 0.0: any.
+    /// A pack is rewritten when at least this part of its bytes is dead, and the file is made smaller when more than this
+    /// part of it is free; 0.0: always. Free space is what the next backups are written to, and giving it back costs as
+    /// much writing as it frees.
     pub dead_fraction: f32,
     /// Rest between two transactions, so that others get the disk.
     pub pause: Duration,
@@ -321,7 +321,7 @@ impl Collection<'_> {
         dead
     }
 
-    /// Moves what was written into the file and gives free pages back, unless they are few.
+    /// Moves what was written into the file, and gives free pages back if they are many.
     fn shrink(&self, report: &mut GcReport) -> Result<(), StoreError> {
         self.store.db.checkpoint()?;
         loop {
@@ -330,7 +330,7 @@ impl Collection<'_> {
                 Ok::<_, StoreError>((number("freelist_count")?, number("page_count")?))
             })?;
             report.free_pages = free;
-            if free == 0 || (report.bytes_freed == 0 && report.segments_dropped == 0) || free <= pages / KEPT_FREE {
+            if free as f64 <= pages as f64 * f64::from(self.options.dead_fraction) {
                 return Ok(());
             }
             report.free_pages = self.store.db.shrink(PAGES_AT_ONCE)?;

@@ -15,8 +15,8 @@ use super::{Store, StoreError};
 
 /// Segments collected before they are committed even if the open pack is not full: 16 GiB of a volume with few changes.
 const SEGMENTS_AT_ONCE: usize = 64;
-/// Packs written before the WAL is moved into the file. Each time costs two waits for the disk.
-const PACKS_A_CHECKPOINT: u32 = 4;
+/// Bytes of packs written before the WAL is moved into the file. Each time costs two waits for the disk.
+const CHECKPOINT_BYTES: u64 = 4 * PACK_BYTES as u64;
 
 /// One volume being taken in. All that it finds or stores is safe from garbage collection until it, and the [`Sealed`]
 /// made from it, are dropped.
@@ -62,7 +62,7 @@ impl<'a> Ingest<'a> {
             committed: 0,
             pack: None,
             spare: Vec::new(),
-            since_checkpoint: 0,
+            waiting: 0,
             stored: 0,
         }
     }
@@ -129,7 +129,8 @@ pub struct Writer<'a> {
     pack: Option<PackDraft>,
     /// Memory of the pack before, to be used again.
     spare: Vec<u8>,
-    since_checkpoint: u32,
+    /// Bytes of packs committed and not yet moved from the WAL into the file.
+    waiting: u64,
     stored: u64,
 }
 
@@ -191,7 +192,7 @@ impl<'a> Writer<'a> {
             self.close_segment();
         }
         self.commit()?;
-        if self.since_checkpoint > 0 {
+        if self.waiting > 0 {
             self.ingest.store.db.checkpoint()?;
         }
         let hash = format::map_hash(size, CHUNK_SIZE, self.map.iter().map(|(hash, _)| hash));
@@ -237,7 +238,8 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         let ingest = self.ingest;
-        if !ingest.store.db.has_room_for(self.pack.as_ref().map_or(0, |pack| pack.data.len() as u64)) {
+        let bytes = self.pack.as_ref().map_or(0, |pack| pack.data.len() as u64);
+        if !ingest.store.db.make_room_for(bytes)? {
             return Err(StoreError::Full);
         }
         ingest.store.db.write(|tx| {
@@ -258,8 +260,8 @@ impl<'a> Writer<'a> {
             self.publish(pack);
         }
         ingest.lease.release_chunks_before(self.segment_number());
-        if self.since_checkpoint >= PACKS_A_CHECKPOINT {
-            self.since_checkpoint = 0;
+        if self.waiting >= CHECKPOINT_BYTES {
+            self.waiting = 0;
             ingest.store.db.checkpoint()?;
         }
         Ok(())
@@ -276,7 +278,7 @@ impl<'a> Writer<'a> {
         drop(state);
         // Only now: at every moment a chunk is to be found in the one or the other.
         self.ingest.pending().clear();
-        self.since_checkpoint += 1;
+        self.waiting += pack.data.len() as u64;
         self.spare = pack.data;
     }
 }
