@@ -21,7 +21,7 @@ pub const FORMAT_VERSION: i32 = 1;
 /// Two writers could lose commits in WAL mode before this release (sqlite.org/wal.html, "The WAL-Reset Bug").
 const OLDEST_SQLITE: i32 = 3_051_003;
 /// Readers that may be open at once; a further one waits.
-const MAX_READERS: usize = 8;
+const MAX_READERS: usize = 24;
 /// Readers kept open when idle.
 const KEPT_READERS: usize = 4;
 /// A reader's page cache in KiB: the pages that one list needs, so that the next one finds them.

@@ -118,7 +118,6 @@ mod tests {
     #[test]
     fn a_burst_is_over_once() {
         let mut burst = Burst::default();
-        let mut last_seen = i64::MAX; // so that the first look counts as a step back
         let calls = [1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3].map(|activity| burst.is_over(activity));
         assert_eq!(calls.iter().position(|over| *over), Some(6));
         assert_eq!(calls.iter().filter(|over| **over).count(), 1);
