@@ -122,12 +122,25 @@ impl Config {
         self.state_directory.join("admin.token")
     }
 
-    /// Whether a path without symbolic links is one of the coffer's own files, or would be taken for one: no volume may be read
-    /// from there or written to it. Other files may lie beside them, restored volumes and copies of the coffer among them.
+    /// Whether a path is one of the coffer's own files, by name or as another link to it, or would be taken for one: no volume
+    /// may be read from there or written to it. Other files may lie beside them, restored volumes and copies of the coffer
+    /// among them. To be asked before the path is opened: closing any descriptor of the coffer drops the locks that SQLite
+    /// has on it in this process (fcntl(2)), and then another process can take the WAL away from under the daemon.
     pub fn is_own(&self, path: &Path) -> bool {
+        self.has_own_name(path) || self.is_another_link(path)
+    }
+
+    fn has_own_name(&self, path: &Path) -> bool {
         let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else { return false };
         let ours = directory == self.state_directory || self.state_directory.canonicalize().is_ok_and(|real| directory == real);
         ours && ["coffer.", "cofferd.sock", "admin.token"].iter().any(|own| name.starts_with(own))
+    }
+
+    fn is_another_link(&self, path: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let identity = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+        let own = ["coffer.db", "coffer.db-wal", "coffer.db-shm", "coffer.lock", "admin.token"];
+        identity(path).is_some_and(|found| own.iter().any(|name| identity(&self.state_directory.join(name)) == Some(found)))
     }
 
     /// A relative state directory must not depend on where a later command is started.

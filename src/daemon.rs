@@ -167,10 +167,11 @@ fn reload(daemon: &Daemon, config_file: Option<&Path>, old: Config) -> Config {
         Err(_) => notify(&[NotifyState::Reloading]),
     }
     let config = match Config::load(config_file) {
-        Ok(new) => {
+        Ok(mut new) => {
             if new.http.listen != old.http.listen || new.state_directory != old.state_directory {
                 warn!("state_directory and http.listen change only with a restart");
             }
+            new.state_directory.clone_from(&old.state_directory);
             daemon.app.reload(new.clone());
             info!("configuration reloaded");
             new

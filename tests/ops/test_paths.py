@@ -1,6 +1,8 @@
 """The paths that the administrator names: a restore or a copy never touches the coffer's own files."""
 
 import os
+import signal
+import sqlite3
 
 import pytest
 
@@ -66,6 +68,34 @@ def test_the_coffer_is_no_volume(own):
         body = {"name": "self", "project": own.project["url"], "volumes": [{"path": str(path)}]}
         assert list(ok(own.api.post(INSTANCES, body), 400)) == ["volumes"]
         assert list(ok(own.api.post("/ops/volumes/", {"path": str(path), "project": own.project["uuid"]}), 400)) == ["path"]
+
+
+def test_another_name_of_the_coffer_is_the_coffer(own):
+    backup = own.backup(own.instance([64 << 10]))
+    link = own.d.root / "hard.img"
+    os.link(own.d.coffer, link)
+    assert list(ok(own.api.post("/ops/volumes/", {"path": str(link), "project": own.project["uuid"]}), 400)) == ["path"]
+    order = {"backup": backup["uuid"], "path": str(link), "mode": "overwrite"}
+    assert list(ok(own.api.post("/ops/restores/", order), 400)) == ["path"]
+
+
+def test_a_refused_path_costs_the_coffer_no_lock(own):
+    """A process that closes a file it has locked loses the locks (fcntl(2)), and the WAL is the next reader's to remove."""
+    for name in ("coffer.db", "coffer.db-shm", "coffer.db-wal"):
+        path = str(own.d.state_dir / name)
+        ok(own.api.post("/ops/volumes/", {"path": path, "project": own.project["uuid"]}), 400)
+        ok(own.api.post("/ops/snapshot/", {"path": path}), 400)
+    sqlite3.connect(own.d.coffer).execute("SELECT count(*) FROM backup").connection.close()
+    backup = own.backup(own.instance([64 << 10]))
+    own.d.restart(kill=True)
+    assert own.get(backup)["state"] == "Ready"
+
+
+def test_a_reload_does_not_move_the_coffer(own):
+    own.d.configure(f'state_directory = "{own.d.root}/elsewhere"\n' + ROOTS)
+    os.kill(own.d.pid, signal.SIGHUP)
+    wait_for(lambda: "configuration reloaded" in own.d.log(), "the reload")
+    ok(own.api.post("/ops/volumes/", {"path": str(own.d.coffer), "project": own.project["uuid"]}), 400)
 
 
 def test_restored_volumes_can_be_backed_up_and_restored_over(own):

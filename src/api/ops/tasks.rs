@@ -86,14 +86,17 @@ pub fn restore(context: &Context) -> ApiResult {
 /// The resolved path: an existing one, or a new name in an existing directory. Never one of the coffer's own files.
 fn check_target(context: &Context, path: &Path, create: bool) -> Result<PathBuf, ApiError> {
     let refuse = |message: String| ApiError::field("path", message);
+    let own = |path: &Path| match context.app.config().is_own(path) {
+        true => Err(refuse(format!("{} belongs to the coffer itself; choose another place.", path.display()))),
+        false => Ok(()),
+    };
+    own(path)?;
     let path = match create {
         true => new_path(path).map_err(refuse)?,
         false => crate::source::probe(path).map_err(|error| refuse(error.to_string()))?.path,
     };
-    match context.app.config().is_own(&path) {
-        true => Err(refuse(format!("{} belongs to the coffer itself; choose another place.", path.display()))),
-        false => Ok(path),
-    }
+    own(&path)?;
+    Ok(path)
 }
 
 fn new_path(path: &Path) -> Result<PathBuf, String> {

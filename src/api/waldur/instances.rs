@@ -332,15 +332,15 @@ fn read_volume(context: &Context, tx: &Transaction, item: &Value, index: usize, 
 /// A path that may be registered: a raw image or block device under an allowed root, not registered yet.
 pub fn check_path(context: &Context, tx: &Transaction, path: &str) -> Result<Result<source::Probe, String>, ApiError> {
     let settings = context.app.engine.settings();
+    if context.app.config().is_own(Path::new(path)) {
+        return Ok(Err(format!("{path} belongs to the coffer itself and is no volume.")));
+    }
     let probe = match source::probe(Path::new(path)) {
         Ok(probe) => probe,
         Err(error) => return Ok(Err(error.to_string())),
     };
     if let Err(error) = check_allowed(&probe.path, &settings) {
         return Ok(Err(error.to_string()));
-    }
-    if context.app.config().is_own(&probe.path) {
-        return Ok(Err(format!("{} belongs to the coffer itself and is no volume.", probe.path.display())));
     }
     let Some(text) = probe.path.to_str() else {
         return Ok(Err("The path is no UTF-8.".into()));
