@@ -96,6 +96,12 @@ pub fn update(connection: &Connection, user: &User) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Changes the password (a PHC string) and nothing else.
+pub fn set_password(connection: &Connection, id: i64, password: Option<&str>) -> rusqlite::Result<()> {
+    connection.execute("UPDATE user SET password = ? WHERE id = ?", params![password, id])?;
+    Ok(())
+}
+
 pub fn delete(connection: &Connection, id: i64) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM user WHERE id = ?", [id])?;
     Ok(())

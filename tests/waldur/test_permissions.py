@@ -1,8 +1,11 @@
 """Who may see and do what: every role against every resource, 404 for what is invisible, 403 for what may only be seen."""
 
+import threading
+import time
+
 import pytest
 
-from helpers.api import DENIED, NOT_FOUND, ok
+from helpers.api import DENIED, NOT_FOUND, Api, ok
 from helpers.lab import (
     BACKUP, BACKUPS, FLAVORS, IMAGES, INSTANCES, NEVER, PASSWORD, PROJECTS, SCHEDULES, USERS, Lab,
 )
@@ -248,3 +251,16 @@ def test_deleting_a_user_ends_its_tokens_and_keeps_its_backups(shared):
     ok(shared.api.delete(user.user["url"]), 204)
     ok(user.get(BACKUPS), 401)
     assert shared.get(backup)["state"] == "Ready"
+
+
+def test_a_new_password_does_not_undo_what_staff_change_meanwhile(lab):
+    """Hashing takes long enough for a deactivation to come in between."""
+    user = lab.user()
+    for _ in range(8):
+        ok(lab.api.patch(user.user["url"], {"is_active": True}))
+        change = threading.Thread(target=Api(lab.d, lab.api.token).post, args=(user.user["url"] + "password/", {"password": "another 8 words"}))
+        change.start()
+        time.sleep(0.02)
+        ok(lab.api.patch(user.user["url"], {"is_active": False}))
+        change.join()
+        assert lab.get(user.user)["is_active"] is False

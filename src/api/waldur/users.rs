@@ -130,16 +130,17 @@ fn keep_an_administrator(c: &Connection) -> Result<(), ApiError> {
 }
 
 fn set_password(context: &Context, uuid: &str) -> ApiResult {
-    let mut user = context.read(|c| find(context, c, uuid))?;
+    let user = context.read(|c| find(context, c, uuid))?;
     if !context.identity.is_staff() && user.id != context.identity.user.id {
         return Err(ApiError::forbidden());
     }
     let mut fields = context.fields(false)?;
     let password = read_password(&mut fields, true);
     fields.finish()?;
-    user.password = password.map(|password| hash(&password)).transpose()?;
+    let password = password.map(|password| hash(&password)).transpose()?;
     context.write(|tx| {
-        users::update(tx, &user)?;
+        // Hashing takes its time: what others have changed of the user meanwhile must stay.
+        users::set_password(tx, user.id, password.as_deref())?;
         // Whoever had the old password must not stay logged in with it.
         users::delete_tokens_of(tx, user.id, LOGIN)?;
         Ok(Response::json(200, &json!({"detail": "Password has been successfully updated."})))
