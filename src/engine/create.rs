@@ -164,7 +164,13 @@ pub fn deactivate(tx: &Transaction, schedule_id: i64, message: &str) -> rusqlite
 fn prune(tx: &Transaction, backup: &Backup) -> rusqlite::Result<()> {
     let Some(schedule_id) = backup.schedule_id else { return Ok(()) };
     let Some(schedule) = schedules::by_id(tx, schedule_id)? else { return Ok(()) };
-    let candidate = |(id, state, created_at): (i64, BackupState, i64)| PruneCandidate { id, state, created_at: clock::from_ms(created_at) };
+    // None is newer than the one just made. One that says so was made while the clock was ahead, and would have every new one
+    // pruned in its stead until its day comes.
+    let candidate = |(id, state, created_at): (i64, BackupState, i64)| PruneCandidate {
+        id,
+        state,
+        created_at: clock::from_ms(created_at.min(backup.created_at)),
+    };
     let candidates: Vec<PruneCandidate> = backups::of_schedule(tx, schedule_id)?.into_iter().map(candidate).collect();
     let victims = retention::prune_victims(&candidates, u32::try_from(schedule.maximal_number).unwrap_or(u32::MAX));
     let mut pruned = 0;

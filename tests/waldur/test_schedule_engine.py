@@ -576,3 +576,18 @@ def test_a_clock_that_was_years_ahead_for_a_moment_does_not_silence_a_schedule(t
     wait_for(lambda: timed.get(schedule)["next_trigger_at"] == "2036-01-01T01:00:00.000Z", "it fires in the false future")
     timed.clock.set(START)
     wait_for(lambda: timed.get(schedule)["next_trigger_at"] == "2026-11-21T13:00:00.000Z", "it is due within the hour again")
+
+
+def test_a_backup_from_a_false_future_does_not_push_out_the_new_ones(timed):
+    schedule = timed.schedule(timed.vm, schedule=HOURLY, is_active=True, maximal_number_of_backups=1)
+    timed.clock.set("2036-01-01T00:00:30")
+    false, = settle(timed, schedule, 1)
+    timed.clock.set(START)
+    wait_for(lambda: timed.get(schedule)["next_trigger_at"] == "2026-11-21T13:00:00.000Z", "it is due within the hour again")
+    fire(timed, schedule)  # skipped: the false future's backup was this instant's
+    wait_for(lambda: timed.get(schedule)["next_trigger_at"] == "2026-11-21T14:00:00.000Z", "the next hour's turn")
+    fire(timed, schedule)
+    wait_for(
+        lambda: [b["state"] for b in timed.backups_of(schedule) if b["uuid"] != false["uuid"]] == ["Ready"] == [b["state"] for b in timed.backups_of(schedule)],
+        "only the new backup is left",
+    )
