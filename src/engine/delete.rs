@@ -1,5 +1,7 @@
 //! Deleting a backup: one transaction takes its maps and rows away; the bytes come back when maintenance collects garbage.
 
+use rusqlite::Transaction;
+
 use super::{Engine, orders};
 use crate::catalog::backups;
 use crate::catalog::events::Severity;
@@ -8,23 +10,17 @@ use crate::store::{Store, StoreError};
 
 impl Engine {
     pub(super) fn run_delete(&self, job: &Job) {
-        let gone: Result<(), StoreError> = self.db.write(|tx| {
-            let Some(backup) = backups::by_id(tx, job.backup_id)? else { return Ok(()) };
-            for part in backups::parts(tx, job.backup_id)? {
-                if let Some(map_id) = part.map_id {
-                    backups::forget_map(tx, part.id)?;
-                    Store::delete_map(tx, map_id)?;
+        loop {
+            match self.db.write(|tx| remove(tx, job.backup_id)) {
+                Ok(()) => return self.maintenance.request(),
+                // Nothing is wrong with the backup, and deleting is what makes room: it goes as soon as it can be written.
+                Err(StoreError::Full) if !self.is_stopping() => {
+                    log::error!("backup {} cannot be deleted yet: {}", job.backup_id, StoreError::Full);
+                    std::thread::sleep(super::RETRY);
                 }
+                Err(StoreError::Full) => return, // the next start goes on
+                Err(error) => return self.fail_delete(job, &error.to_string()),
             }
-            backups::delete(tx, job.backup_id)?;
-            orders::log_backup(tx, &backup, "resource_backup_deletion_succeeded", Severity::Info, || {
-                format!("A backup of {} has been deleted.", backup.instance_name)
-            })?;
-            Ok(())
-        });
-        match gone {
-            Ok(()) => self.maintenance.request(),
-            Err(error) => self.fail_delete(job, &error.to_string()),
         }
     }
 
@@ -39,4 +35,19 @@ impl Engine {
             })
         });
     }
+}
+
+fn remove(tx: &Transaction, backup_id: i64) -> Result<(), StoreError> {
+    let Some(backup) = backups::by_id(tx, backup_id)? else { return Ok(()) };
+    for part in backups::parts(tx, backup_id)? {
+        if let Some(map_id) = part.map_id {
+            backups::forget_map(tx, part.id)?;
+            Store::delete_map(tx, map_id)?;
+        }
+    }
+    backups::delete(tx, backup_id)?;
+    orders::log_backup(tx, &backup, "resource_backup_deletion_succeeded", Severity::Info, || {
+        format!("A backup of {} has been deleted.", backup.instance_name)
+    })?;
+    Ok(())
 }

@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::EngineError;
 use super::ingest::Progress;
 use crate::source::{Buffer, SourceError, Target};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::store::read::{MapReader, Piece, ReadError};
+
+/// What is wrong with a backup whose volume map is not in the coffer.
+pub const MAP_LOST: &str = "its volume map is missing";
 
 /// Writes a stored volume to a target with this many threads, and returns when it is on the disk. `fresh`: the target is a
 /// new file, all hole, so zeros need not be written. The first damaged chunk ends it; running it again is always possible.
@@ -21,6 +24,8 @@ pub fn emit(
 ) -> Result<(), EngineError> {
     let reader = MapReader::open(store, map_id).map_err(|e| match e {
         ReadError::Corrupt(corrupt) => EngineError::Corrupt { offset: corrupt.offset, reason: corrupt.reason },
+        // It is the map of a backup that is there, so nobody has deleted it.
+        ReadError::Store(StoreError::NoSuchMap(_)) => EngineError::Corrupt { offset: 0, reason: MAP_LOST.into() },
         ReadError::Store(e) => e.into(),
     })?;
     if target.size() < reader.size() {

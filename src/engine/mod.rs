@@ -317,7 +317,7 @@ fn log_catalog(what: &str, error: &rusqlite::Error) {
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineStartError {
-    #[error("the catalog cannot be read: {0}")]
+    #[error("what the last run left behind cannot be settled: {0}; see that the coffer's disk works and has room")]
     Catalog(#[from] rusqlite::Error),
     #[error(transparent)]
     Store(#[from] StoreError),

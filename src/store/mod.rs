@@ -26,6 +26,7 @@ use crate::db::Db;
 pub use check::MapReport;
 pub use gc::{GcOptions, GcReport};
 pub use intake::{Finished, Ingest, Sealed, Writer};
+pub use read::Corrupt;
 
 use format::{Address, Toc};
 use index::Index;

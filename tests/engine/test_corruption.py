@@ -8,9 +8,10 @@ import struct
 
 import pytest
 
-from engine.faults import CHUNK, LONG, Bench, copy_sparse, write_disk
+from engine.faults import CHUNK, LONG, Bench, copy_sparse, inject, write_disk
 from helpers.api import ok
 from helpers.disks import MIB
+from helpers.wait import wait_for
 
 SEGMENT = 1024 * CHUNK
 ENTRY = 56
@@ -116,6 +117,7 @@ DAMAGES = {
     "map segments": (flip_map("segments", 1), ALL, False),
     "map size": (lambda c: c.d.sql("UPDATE volume_map SET size = size - 1 WHERE id = ?", (c.map_id(),)), ALL, False),
     "map chunk size": (lambda c: c.d.sql("UPDATE volume_map SET chunk_size = 12345 WHERE id = ?", (c.map_id(),)), ALL, False),
+    "map lost": (lambda c: c.d.sql("DELETE FROM volume_map WHERE id = ?", (c.map_id(),)), ALL, False),
     "pack lost": (lose("pack", "pack"), ANY, True),
     "toc lost": (lose("pack_toc", "pack"), ALL, True),
 }
@@ -276,3 +278,37 @@ def test_any_bits_of_the_file(start_daemon, seed):
     assert "panicked" not in daemon.log()
     print(outcomes)
     assert outcomes["right"]
+
+
+# -------------------------------------------------------------------- a check beside other work
+
+
+@pytest.mark.parametrize("past", [0, 16 * MIB], ids=["before its turn", "between its volumes"])
+def test_a_backup_deleted_while_all_are_checked_is_no_finding(start_daemon, past):
+    """The check knows of it from its beginning, and it goes."""
+    daemon = start_daemon("[engine]\nworkers = 1")
+    bench = Bench(daemon)
+    vm = bench.instance([write_disk(daemon.root / f"{n}.img", 8 * MIB, 8 * MIB, n) for n in range(2)])
+    first, second, third = (bench.backup(vm) for _ in range(3))
+    assert daemon.stop() == 0
+    daemon.wrapper = inject("pread64:delay_enter=20ms", daemon.coffer)
+    daemon.start()
+    number = ok(bench.api.post("/ops/check/", {}), 202)["task"]
+    wait_for(lambda: ok(bench.api.get(f"/ops/tasks/{number}/"))["progress"]["read"] > past, "the check is there")
+    bench.delete(second)
+    task = bench.wait_task(number)
+    assert task["state"] == "done" and task["result"]["corrupt"] == [], task
+    assert [b["uuid"] for b in bench.backups_of(vm)] == [first["uuid"], third["uuid"]]
+
+
+def test_a_damaged_backup_that_is_being_deleted_goes_though_a_check_finds_it(start_daemon):
+    c = Coffer(start_daemon())
+    assert c.d.stop() == 0
+    flip_data(c)
+    c.d.wrapper = inject("pread64:delay_enter=5ms", c.d.coffer)
+    c.d.start()
+    number = ok(c.api.post("/ops/check/", {}), 202)["task"]
+    ok(c.api.post(c.old["url"] + "delete/"))
+    c.wait_gone(c.old["url"])
+    assert c.wait_task(number)["state"] == "done"
+    assert c.d.sql("SELECT count(*) FROM job") == [(0,)]

@@ -185,6 +185,30 @@ def test_a_full_directory_for_temporary_files_is_nobodys_concern(start_daemon, s
     bench.gc()
 
 
+def test_a_deletion_that_finds_no_room_waits_for_it(start_daemon):
+    """A good backup is not called Erred because of a moment without room."""
+    bench = Bench(start_daemon())
+    vm = bench.instance([4 * MIB])
+    kept, gone = bench.backup(vm), bench.backup(vm)
+    assert bench.d.stop() == 0
+    bench.force_backup(gone, "deleting")
+    bench.d.sql("INSERT INTO job (kind, backup_id, created) SELECT 'delete', id, created_at FROM backup WHERE state = 'deleting'")
+    bench.d.wrapper = inject("pwrite64:error=ENOSPC:when=1..2", bench.d.state_dir / "coffer.db-wal")
+    bench.d.start()
+    states = set()
+
+    def look():
+        answer = bench.api.get(gone["url"])
+        if answer.status_code == 200:
+            states.add(answer.json()["state"])
+        return answer.status_code == 404
+
+    wait_for(look, "it is deleted at last", 60)
+    assert states <= {"Deleting"}
+    assert "cannot be deleted yet" in bench.d.log()
+    assert bench.get(kept)["state"] == "Ready"
+
+
 # -------------------------------------------------------------------- the disk of a restore
 
 

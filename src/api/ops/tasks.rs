@@ -14,11 +14,12 @@ use crate::app::App;
 use crate::catalog::backups::{self, Backup};
 use crate::catalog::events::Severity;
 use crate::catalog::projects;
+use crate::engine::emit::MAP_LOST;
 use crate::engine::tasks::{RESTORE, Task};
 use crate::engine::{EngineError, orders, restore};
 use crate::http::Response;
 use crate::model::backup::{BackupAction, BackupState};
-use crate::store::MapReport;
+use crate::store::{Corrupt, MapReport, StoreError};
 
 pub fn show(context: &Context, id: &str) -> ApiResult {
     let task = id.parse().ok().and_then(|id| context.app.engine.tasks.get(id)).ok_or_else(ApiError::not_found)?;
@@ -136,7 +137,11 @@ fn check_backups(app: &Arc<App>, task: &Task, chosen: &[Backup], whole: bool) ->
             let count = |n: u64| {
                 task.progress.read.fetch_add(n, Ordering::Relaxed);
             };
-            let report: MapReport = app.store.check_map(map_id, &count, &task.cancel)?;
+            let report = match app.store.check_map(map_id, &count, &task.cancel) {
+                Err(StoreError::NoSuchMap(_)) if is_leaving(app, backup.id)? => break,
+                Err(StoreError::NoSuchMap(_)) => map_lost(part.size as u64),
+                other => other?,
+            };
             chunks += report.chunks;
             bytes += report.bytes;
             corrupt.extend(report.corrupt.iter().map(|bad| {
@@ -158,6 +163,16 @@ fn check_backups(app: &Arc<App>, task: &Task, chosen: &[Backup], whole: bool) ->
     Ok(json!({"chunks": chunks, "bytes": bytes, "corrupt": corrupt, "backups": bad_backups, "wrong_tallies": wrong_tallies.len()}))
 }
 
+/// Deleted since the check began, or about to be.
+fn is_leaving(app: &App, backup_id: i64) -> rusqlite::Result<bool> {
+    app.db.read(|c| Ok(backups::by_id(c, backup_id)?.is_none_or(|backup| backup.state == BackupState::Deleting)))
+}
+
+fn map_lost(size: u64) -> MapReport {
+    let all = Corrupt { offset: 0, length: size, reason: MAP_LOST.into() };
+    MapReport { bytes: size, corrupt_bytes: size, corrupt: vec![all], ..MapReport::default() }
+}
+
 /// A Ready backup that is not whole must not be called Ready any longer.
 fn mark(app: &Arc<App>, backup: &Backup, first: &Value) -> Result<(), EngineError> {
     let message = format!(
@@ -167,6 +182,10 @@ fn mark(app: &Arc<App>, backup: &Backup, first: &Value) -> Result<(), EngineErro
         first["reason"].as_str().unwrap_or_default()
     );
     app.db.write(|tx| {
+        // One that is being deleted goes on to go.
+        if backups::by_id(tx, backup.id)?.is_none_or(|now| now.state == BackupState::Deleting) {
+            return Ok(());
+        }
         backups::mark_corrupt(tx, backup.id, &message)?;
         orders::log_backup(tx, backup, "resource_backup_verification_failed", Severity::Error, || {
             format!("A backup of {} has been found damaged: {message}", backup.instance_name)
