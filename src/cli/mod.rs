@@ -262,6 +262,24 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// clap looks for this only in a debug build, and tests run the release build.
+    #[test]
+    fn no_option_hides_another() {
+        fn check(command: &clap::Command) {
+            let mut seen = std::collections::HashSet::new();
+            for argument in command.get_arguments() {
+                let short = argument.get_short().map(String::from);
+                for flag in short.into_iter().chain(argument.get_long().map(str::to_owned)) {
+                    assert!(seen.insert(flag.clone()), "{} has two options {flag}", command.get_name());
+                }
+            }
+            command.get_subcommands().for_each(check);
+        }
+        let mut command = Cli::command();
+        command.build();
+        check(&command);
+    }
+
     #[test]
     fn refusals_are_readable() {
         assert_eq!(refusal(409, &json!({"detail": "Cannot delete", "status": "x"})), "Cannot delete");

@@ -48,7 +48,7 @@ pub enum Schedule {
     Next {
         schedule: String,
         /// How many runs
-        #[arg(long, short, default_value_t = 5)]
+        #[arg(long, default_value_t = 5)]
         count: u32,
     },
 }
