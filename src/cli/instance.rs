@@ -33,7 +33,9 @@ pub enum Instance {
     List,
     /// Show an instance with its volumes
     Show { instance: String },
-    /// Forget an instance; its disks are left alone, and one with backups is refused
+    /// Forget an instance that is off and has no backups
+    ///
+    /// Disks that you registered are left alone. Files that a restore made for the instance are deleted with it.
     Remove { instance: String },
     /// Record that the machine runs
     Start { instance: String },

@@ -23,7 +23,9 @@ pub enum Volume {
     },
     /// List volumes
     List,
-    /// Forget a volume; the file or device is left alone
+    /// Forget a volume that belongs to no instance
+    ///
+    /// A file or device that you registered is left alone. A file that a restore made is deleted with its volume.
     Remove { volume: String },
 }
 
@@ -54,7 +56,8 @@ pub fn run(args: &Volume, context: &Context) -> Result<(), CliError> {
         Volume::Remove { volume } => {
             let volume = VOLUME.find(&client, volume)?;
             let answer = client.call("DELETE", &VOLUME.path(&volume), None)?;
-            context.show(&answer, |_| format!("removed volume {}; {} is left alone\n", field(&volume, "uuid"), field(&volume, "path")))
+            let fate = if volume["managed"] == true { "is deleted" } else { "is left alone" };
+            context.show(&answer, |_| format!("removed volume {}; {} {fate}\n", field(&volume, "uuid"), field(&volume, "path")))
         }
     }
 }

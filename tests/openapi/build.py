@@ -758,7 +758,7 @@ def build():
     operation("patch", one, "changeInstance", "Change name or description", (200, "Instance"), [403, 404, 409], body="InstanceChange",
               required=False)
     operation("delete", one, "destroyInstance", "Remove an instance that is Offline or Erred and has no backups", (202, "Status"),
-              [403, 404, 409], description="Volume files that cofferd made for it are removed; registered disks are never touched.")
+              [403, 404, 409], description="Registered disks are left alone. Files that a restore made for it are deleted with it.")
     for action, effect in (("start", "Offline becomes Online"), ("stop", "Online becomes Offline"), ("restart", "Online stays Online")):
         operation("post", one + action + "/", action + "Instance", f"{effect}: in the record only", (202, "Status"), [403, 404, 409])
     operation("post", one + "unlink/", "unlinkInstance", "Forget an instance without backups; no file is touched", (202, "Status"),
@@ -867,7 +867,7 @@ def build():
               body="NewVolume")
     operation("get", "/ops/volumes/{uuid}/", "showVolume", "Show a volume", (200, "Volume"), [403, 404])
     operation("delete", "/ops/volumes/{uuid}/", "forgetVolume", "Forget a volume of no instance", (204, None), [403, 404, 409],
-              description="The file or device stays, unless cofferd made it.")
+              description="A registered file or device is left alone. A file that a restore made is deleted with its volume.")
     operation("post", "/ops/restores/", "restoreToPath", "Write one volume of a backup to a file or device", (202, "TaskStarted"),
               [403, 404, 409], body="PathRestore")
     operation("post", "/ops/check/", "check", "Read every chunk of one backup or of all and compare it with its hash",
