@@ -8,6 +8,7 @@ use super::{Cli, CliError, Context, print};
 /// Print a completion script for a shell
 #[derive(Args)]
 pub struct Completions {
+    /// The shell it is for
     shell: Shell,
 }
 

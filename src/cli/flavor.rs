@@ -12,13 +12,15 @@ use super::{CliError, Context};
 pub enum Flavor {
     /// Add a flavor
     Add {
+        /// What to call the flavor
         name: String,
+        /// Number of processors
         #[arg(long, default_value_t = 1)]
         cores: u32,
-        /// MiB, or with a unit as in 4G
+        /// Memory in MiB, or with a unit as in 4G
         #[arg(long, default_value = "1G", value_parser = parse_mib)]
         ram: u64,
-        /// MiB, or with a unit as in 20G
+        /// Disk in MiB, or with a unit as in 20G
         #[arg(long, default_value = "10G", value_parser = parse_mib)]
         disk: u64,
     },

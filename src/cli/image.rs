@@ -12,6 +12,7 @@ use super::{CliError, Context};
 pub enum Image {
     /// Add an image; it is a record only, no data belongs to it
     Add {
+        /// What to call the image
         name: String,
         /// Least disk in MiB, or with a unit as in 20G
         #[arg(long, default_value = "0", value_parser = parse_mib)]

@@ -15,6 +15,7 @@ use super::{CliError, Context};
 pub enum Instance {
     /// Register a machine with its volumes
     Add {
+        /// What to call the machine, as in `cofferd backup NAME`
         name: String,
         /// A disk image, a block device, or a volume added before; `,boot` marks the one it boots from (else the first)
         #[arg(long, short, value_name = "PATH[,boot]", required = true)]
@@ -22,25 +23,40 @@ pub enum Instance {
         /// Its project; may be left out when there is only one
         #[arg(long, short)]
         project: Option<String>,
+        /// Flavor (size) of the machine
         #[arg(long)]
         flavor: Option<String>,
+        /// Image (profile) of the machine
         #[arg(long)]
         image: Option<String>,
+        /// A note kept with the instance
         #[arg(long, short, default_value = "", hide_default_value = true)]
         description: String,
     },
     /// List instances
     List,
     /// Show an instance with its volumes
-    Show { instance: String },
+    Show {
+        /// Name of the instance
+        instance: String,
+    },
     /// Forget an instance that is off and has no backups
     ///
     /// Disks that you registered are left alone. Files that a restore made for the instance are deleted with it.
-    Remove { instance: String },
+    Remove {
+        /// Name of the instance
+        instance: String,
+    },
     /// Record that the machine runs
-    Start { instance: String },
+    Start {
+        /// Name of the instance
+        instance: String,
+    },
     /// Record that the machine is off
-    Stop { instance: String },
+    Stop {
+        /// Name of the instance
+        instance: String,
+    },
 }
 
 const COLUMNS: &[Column] = &[

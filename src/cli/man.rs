@@ -10,6 +10,7 @@ use super::{Cli, CliError, Context, print};
 /// Print the manual page, or write the pages of all commands into a directory
 #[derive(Args)]
 pub struct Man {
+    /// Where to write one page for each command; else the main page is printed
     directory: Option<PathBuf>,
 }
 

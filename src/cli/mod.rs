@@ -262,6 +262,17 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    #[test]
+    fn every_argument_is_explained() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {} has no help", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
     /// clap looks for this only in a debug build, and tests run the release build.
     #[test]
     fn no_option_hides_another() {

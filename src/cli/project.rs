@@ -12,7 +12,9 @@ use super::{CliError, Context};
 pub enum Project {
     /// Add a project
     Add {
+        /// What to call the project
         name: String,
+        /// A note kept with the project
         #[arg(long, short, default_value = "", hide_default_value = true)]
         description: String,
     },

@@ -21,6 +21,7 @@ pub enum Quota {
     },
     /// Set a limit
     Set {
+        /// What is limited
         name: Name,
         /// A number or `unlimited`; storage and ram are MiB, or have a unit as in 500G
         #[arg(value_parser = parse_limit, allow_hyphen_values = true)]

@@ -16,7 +16,9 @@ const OF_ALL: &str = "/api/customer-permissions/";
 pub enum Role {
     /// Give a user a role
     Add {
+        /// Name of the user
         user: String,
+        /// What the user may do
         role: Name,
         /// May be left out when there is only one; an owner owns all
         #[arg(long, short)]
@@ -26,8 +28,11 @@ pub enum Role {
     List,
     /// Take a role from a user
     Remove {
+        /// Name of the user
         user: String,
+        /// The role to take away
         role: Name,
+        /// May be left out when there is only one; an owner owns all
         #[arg(long, short)]
         project: Option<String>,
     },

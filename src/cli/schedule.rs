@@ -39,13 +39,23 @@ pub enum Schedule {
         instance: Option<String>,
     },
     /// Let a schedule run
-    Activate { schedule: String },
+    Activate {
+        /// Uuid (or its beginning) or description of the schedule
+        schedule: String,
+    },
     /// Stop a schedule; its backups stay
-    Deactivate { schedule: String },
+    Deactivate {
+        /// Uuid (or its beginning) or description of the schedule
+        schedule: String,
+    },
     /// Remove a schedule; its backups stay
-    Remove { schedule: String },
+    Remove {
+        /// Uuid (or its beginning) or description of the schedule
+        schedule: String,
+    },
     /// Show when a schedule runs next
     Next {
+        /// Uuid (or its beginning) or description of the schedule
         schedule: String,
         /// How many runs
         #[arg(long, default_value_t = 5)]

@@ -12,6 +12,7 @@ use super::{CliError, Context};
 /// Write a consistent copy of the coffer to a new file
 #[derive(Args)]
 pub struct Snapshot {
+    /// File to make; it must not exist
     path: PathBuf,
 }
 

@@ -14,6 +14,7 @@ const COLLECTION: &str = "/ops/tokens/";
 pub enum Token {
     /// Make a token; it is shown this once
     Add {
+        /// Name of the user
         user: String,
         /// What it is for
         #[arg(long, short, default_value = "", hide_default_value = true)]
@@ -25,7 +26,10 @@ pub enum Token {
     /// List tokens (not their secrets)
     List,
     /// Make a token useless, by its id in the list
-    Revoke { id: String },
+    Revoke {
+        /// As `cofferd token list` shows it
+        id: String,
+    },
 }
 
 const COLUMNS: &[Column] = &[

@@ -16,6 +16,7 @@ use super::{CliError, Context};
 pub enum User {
     /// Add a user; without a password it can only use tokens
     Add {
+        /// What the user logs in as
         username: String,
         /// May do everything, also register paths of the host
         #[arg(long)]
@@ -23,19 +24,30 @@ pub enum User {
         /// Ask for a password, or read it from standard input
         #[arg(long)]
         password: bool,
+        /// The name of the person
         #[arg(long)]
         full_name: Option<String>,
+        /// The address of the person; nothing is sent there
         #[arg(long)]
         email: Option<String>,
     },
     /// List users
     List,
     /// Set a user's password, asked for or read from standard input
-    Passwd { user: String },
+    Passwd {
+        /// Name of the user
+        user: String,
+    },
     /// Refuse a user's logins and tokens from now on
-    Disable { user: String },
+    Disable {
+        /// Name of the user
+        user: String,
+    },
     /// Undo `disable`
-    Enable { user: String },
+    Enable {
+        /// Name of the user
+        user: String,
+    },
 }
 
 const COLUMNS: &[Column] = &[

@@ -14,7 +14,9 @@ use super::{CliError, Context};
 pub enum Volume {
     /// Register a raw disk image or a block device; its size is found
     Add {
+        /// The image or device; it must lie below one of volumes.roots of the configuration
         path: PathBuf,
+        /// What to call the volume
         #[arg(long, short)]
         name: Option<String>,
         /// Its project; may be left out when there is only one
@@ -26,7 +28,10 @@ pub enum Volume {
     /// Forget a volume that belongs to no instance
     ///
     /// A file or device that you registered is left alone. A file that a restore made is deleted with its volume.
-    Remove { volume: String },
+    Remove {
+        /// Name or path of the volume
+        volume: String,
+    },
 }
 
 const COLUMNS: &[Column] = &[
