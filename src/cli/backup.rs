@@ -34,7 +34,12 @@ pub fn run(args: &Backup, context: &Context) -> Result<(), CliError> {
         return context.show(&backup, |b| format!("backup {} of {} is queued\n", field(b, "uuid"), field(b, "instance_name")));
     }
     let backup = finish(&client, context, &backup)?;
-    context.show(&backup, |b| summary(b, start.elapsed()))
+    context.show(&backup, |b| summary(b, start.elapsed()))?;
+    // Scripts read standard output; what may be wrong with a backup that was made goes elsewhere.
+    for warning in warnings(&backup) {
+        eprintln!("warning: {}", crate::logging::plain(warning));
+    }
+    Ok(())
 }
 
 /// Waits until the backup is made. One that is not Ready then is an error.
@@ -51,6 +56,11 @@ fn finish(client: &Client, context: &Context, backup: &Value) -> Result<Value, C
     }
 }
 
+/// What the engine noticed while it read the volumes.
+fn warnings(backup: &Value) -> impl Iterator<Item = &str> {
+    backup["metadata"]["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
 fn summary(backup: &Value, took: Duration) -> String {
     let size = backup["size_bytes"].as_f64().unwrap_or(0.0);
     let rate = bytes(size / took.as_secs_f64().max(0.001));
@@ -62,4 +72,16 @@ fn summary(backup: &Value, took: Duration) -> String {
         byte_field(backup, "stored_bytes"),
         took.as_secs_f64()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_found() {
+        let backup = json!({"metadata": {"warnings": ["One.", "Two."]}});
+        assert_eq!(warnings(&backup).collect::<Vec<_>>(), ["One.", "Two."]);
+        assert_eq!(warnings(&json!({"metadata": null})).count(), 0);
+    }
 }
