@@ -8,6 +8,10 @@ use crate::logging::plain;
 /// A table's column: its heading and what it shows of an entry.
 pub type Column = (&'static str, fn(&Value) -> String);
 
+const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+/// Hex digits of a uuid; one without letters, or with a single `e`, reads as a number.
+const UUID_LENGTH: usize = 32;
+
 /// Entries as aligned columns under their headings; columns of numbers are aligned to the right.
 pub fn table(columns: &[Column], entries: &[Value]) -> String {
     let rows: Vec<Vec<String>> = entries.iter().map(|entry| columns.iter().map(|(_, cell)| plain(&cell(entry))).collect()).collect();
@@ -15,10 +19,16 @@ pub fn table(columns: &[Column], entries: &[Value]) -> String {
     aligned(heads, &rows)
 }
 
+/// A number, or a size as [`bytes`] shows it; no uuid, time or name that begins with a digit.
+fn is_amount(cell: &str) -> bool {
+    let (number, unit) = cell.split_once(' ').unwrap_or((cell, "B"));
+    UNITS.contains(&unit) && number.len() < UUID_LENGTH && number.parse::<f64>().is_ok()
+}
+
 fn aligned(heads: Vec<String>, rows: &[Vec<String>]) -> String {
     let width = |i: usize| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0).max(heads[i].chars().count());
-    let number = |i: usize| rows.iter().all(|row| row[i].starts_with(|c: char| c.is_ascii_digit()) && !row[i].contains('-'));
-    let shape: Vec<(usize, bool)> = (0..heads.len()).map(|i| (width(i), !rows.is_empty() && number(i))).collect();
+    let right = |i: usize| !rows.is_empty() && rows.iter().all(|row| is_amount(&row[i]));
+    let shape: Vec<(usize, bool)> = (0..heads.len()).map(|i| (width(i), right(i))).collect();
     let mut text = String::new();
     for row in std::iter::once(&heads).chain(rows) {
         let cells: Vec<String> = row
@@ -128,7 +138,7 @@ pub fn byte_field(entry: &Value, name: &str) -> String {
 /// A number of bytes with a binary unit and at most one decimal.
 pub fn bytes(n: f64) -> String {
     let mut value = n;
-    for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
+    for unit in UNITS {
         if value.abs() < 1024.0 {
             return match value.fract().abs() < 0.05 || unit == "B" {
                 true => format!("{value:.0} {unit}"),
@@ -165,6 +175,16 @@ mod tests {
         let text = table(&columns, &[json!({"name": "a\u{1b}[2Jb", "size": 2048}), json!({"name": "longer\nname", "size": 1.5})]);
         assert_eq!(text, "NAME            SIZE\na\u{fffd}[2Jb         2 GiB\nlonger\u{fffd}name  1.5 MiB\n");
         assert_eq!(table(&columns, &[]), "NAME  SIZE\n");
+    }
+
+    #[test]
+    fn only_amounts_are_aligned_to_the_right() {
+        for cell in ["0", "17", "1.5", "1023 B", "1.5 GiB"] {
+            assert!(is_amount(cell), "{cell}");
+        }
+        for cell in ["", "-", "1 day", "30 2 * * *", "2026-11-22 03:10:00", "7zip", "12345678901234567890123456789012", &"1".repeat(32)] {
+            assert!(!is_amount(cell), "{cell}");
+        }
     }
 
     #[test]
