@@ -244,9 +244,16 @@ pub fn signals() -> io::Result<Receiver<i32>> {
 /// Opens the coffer. A command that has it open is waited for a little, a daemon that serves it is not.
 pub fn open_patiently(config: &Config) -> Result<Arc<App>, AppError> {
     let start = Instant::now();
+    let mut told = false;
     loop {
         match App::open(config.clone()) {
-            Err(AppError::Db(DbError::Locked(..))) if start.elapsed() < LOCKED_LIMIT && connect_unix(&config.socket()).is_err() => {
+            Err(AppError::Db(DbError::Locked(_, holder)))
+                if start.elapsed() < LOCKED_LIMIT && connect_unix(&config.socket()).is_err() =>
+            {
+                // Commands wait as well, but have no log: only the service's is on at this level.
+                if !holder.is_empty() && !std::mem::replace(&mut told, true) {
+                    info!("waiting for process {holder}, which has the coffer open");
+                }
                 std::thread::sleep(LOCKED_PAUSE);
             }
             Ok(app) => {
