@@ -32,6 +32,9 @@ pub enum Instance {
         /// A note kept with the instance
         #[arg(long, short, default_value = "", hide_default_value = true)]
         description: String,
+        /// Add it even if the project has an instance of that name
+        #[arg(long)]
+        force: bool,
     },
     /// List instances
     List,
@@ -74,11 +77,15 @@ const COLUMNS: &[Column] = &[
 pub fn run(args: &Instance, context: &Context) -> Result<(), CliError> {
     let client = context.client()?;
     match args {
-        Instance::Add { name, volume, project: of, flavor, image, description } => {
+        Instance::Add { name, volume, project: of, flavor, image, description, force } => {
+            let project = project(&client, of.as_deref())?;
+            if !force {
+                refuse_second(&client.list(INSTANCE.collection)?, name, &project)?;
+            }
             let mut body = json!({
                 "name": name,
                 "description": description,
-                "project": project(&client, of.as_deref())?["url"],
+                "project": project["url"],
                 "volumes": volumes(&client, volume)?,
             });
             for (key, kind, text) in [("flavor", FLAVOR, flavor), ("image", IMAGE, image)] {
@@ -107,6 +114,28 @@ fn act(client: &Client, context: &Context, instance: &str, action: &str) -> Resu
     context.show(&client.post(&format!("{path}{action}/"), json!({}))?, |answer| format!("{}\n", field(answer, "status")))
 }
 
+/// Scripts name instances: two of one name in a project would make each of their commands ambiguous.
+fn refuse_second(instances: &[Value], name: &str, project: &Value) -> Result<(), CliError> {
+    match instances.iter().find(|i| i["name"] == name && i["project_uuid"] == project["uuid"]) {
+        None => Ok(()),
+        Some(first) => Err(CliError::failed(format!(
+            "project {} has an instance {name} already ({}); choose another name, or add it with --force and use uuids from then on",
+            field(project, "name"),
+            field(first, "uuid")
+        ))),
+    }
+}
+
+/// Without a slash a volume's name is meant; who has such a file here probably meant that.
+fn hint_at_file(error: CliError, registered: &[Value], text: &str) -> CliError {
+    match error {
+        CliError::Failed(message) if Path::new(text).exists() && registered.iter().all(|v| v["name"] != text) => {
+            CliError::Failed(format!("{message}; for the file in this directory give ./{text}"))
+        }
+        other => other,
+    }
+}
+
 /// The API's `volumes` for `--volume` arguments: exactly one boots, the first unless another is marked.
 fn volumes(client: &Client, texts: &[String]) -> Result<Vec<Value>, CliError> {
     let marked: Vec<(&str, bool)> =
@@ -117,7 +146,7 @@ fn volumes(client: &Client, texts: &[String]) -> Result<Vec<Value>, CliError> {
     for (index, (text, boot)) in marked.into_iter().enumerate() {
         let mut entry = match text.contains('/') {
             true => by_path(&registered, text)?,
-            false => json!({"volume": VOLUME.find(client, text)?["uuid"]}),
+            false => json!({"volume": VOLUME.find(client, text).map_err(|e| hint_at_file(e, &registered, text))?["uuid"]}),
         };
         entry["bootable"] = json!(boot || (none && index == 0));
         entries.push(entry);

@@ -367,6 +367,22 @@ def test_gc_stats_inspect_snapshot_events(host):
 # ------------------------------------------------------------------ what users get wrong
 
 
+def test_a_second_instance_of_a_name_needs_force(host):
+    host.instance("vm")
+    other = host.disk("other.img")
+    message = host.run("instance", "add", "vm", "-v", other, code=1)
+    assert "already" in message and "--force" in message
+    assert len(host.json("instance", "list")) == 1
+    host.run("instance", "add", "vm", "-v", other, "--force")
+    assert len(host.json("instance", "list")) == 2
+
+
+def test_a_file_given_like_a_volume_name_is_hinted_at(host):
+    (host.d.base / "disk.img").touch()
+    assert "./disk.img" in host.run("instance", "add", "vm", "-v", "disk.img", code=1)
+    assert "./" not in host.run("instance", "add", "vm", "-v", "absent.img", code=1)
+
+
 def test_names_must_be_clear(host):
     host.run("project", "add", "second")
     host.disk("a.img"), host.disk("b.img")
