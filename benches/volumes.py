@@ -48,6 +48,7 @@ def make(directory: Path) -> dict[str, Path]:
     volumes = {name: directory / f"{name}.img" for name in ("v1", "rnd", "zero")}
     if not volumes["v1"].exists():
         stage = directory / "stage"
+        shutil.rmtree(stage, ignore_errors=True)
         (stage / "var/log").mkdir(parents=True)
         fill(stage)
         log_lines(stage / "var/log/app.log")

@@ -51,9 +51,10 @@ pub struct App {
 impl App {
     /// Opens the coffer (making it, the first user and the first token when there is none), settles what a crash left
     /// behind and starts the engine. Fails at once if another process has the coffer.
-    pub fn open(config: Config) -> Result<Arc<App>, AppError> {
-        let directory = &config.state_directory;
-        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(directory).map_err(|e| AppError::Io(directory.clone(), e))?;
+    pub fn open(mut config: Config) -> Result<Arc<App>, AppError> {
+        let directory = config.state_directory.clone();
+        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(&directory).map_err(|e| AppError::Io(directory.clone(), e))?;
+        resolve_restore_directory(&mut config);
         let db = Arc::new(Db::open(&config.coffer())?);
         let first_token = set_up(&db, &config)?;
         let customer_uuid = db.read(|c| meta::get(c, meta::CUSTOMER_UUID))?.unwrap_or_default();
@@ -100,7 +101,8 @@ impl App {
 
     /// What can change at run time: roots, restore directory, threads a job, default zone, proxies, token lifetime.
     /// Listeners, limits of the gate, number of jobs and intervals stay as they were at start.
-    pub fn reload(&self, config: Config) {
+    pub fn reload(&self, mut config: Config) {
+        resolve_restore_directory(&mut config);
         self.engine.set_settings(Settings::from_config(&config));
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
@@ -118,6 +120,16 @@ impl App {
         if let Err(error) = self.db.close() {
             log::error!("the last checkpoint failed, the next start does it: {error}");
         }
+    }
+}
+
+/// New volumes are opened without following links, so the way to them must have none. A directory that cannot be made is
+/// left to the restore that needs it.
+fn resolve_restore_directory(config: &mut Config) {
+    let directory = &mut config.volumes.restore_directory;
+    let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&*directory);
+    if let Ok(resolved) = directory.canonicalize() {
+        *directory = resolved;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -126,6 +127,27 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn hasher() -> Argon2<'static> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(9216, 4, 1, None).unwrap_or_default())
+}
+
+/// Hashes under way or waiting: more than these would hold every worker of the HTTP server.
+static HASHING: AtomicU32 = AtomicU32::new(0);
+const MOST_HASHING: u32 = 2;
+
+/// Leave to hash one password, to be held while it is done.
+pub struct HashPermit(());
+
+impl HashPermit {
+    /// None: too many others are at it; try again in a second.
+    pub fn take() -> Option<HashPermit> {
+        let taken = HASHING.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < MOST_HASHING).then_some(n + 1));
+        taken.is_ok().then_some(HashPermit(()))
+    }
+}
+
+impl Drop for HashPermit {
+    fn drop(&mut self) {
+        HASHING.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// A PHC string; the error tells of a lack of memory or randomness.

@@ -145,6 +145,12 @@ pub fn mark_corrupt(connection: &Connection, id: i64, message: &str) -> rusqlite
     Ok(())
 }
 
+/// What was wrong is right again.
+pub fn clear_error(connection: &Connection, id: i64) -> rusqlite::Result<()> {
+    connection.execute("UPDATE backup SET error_message = '' WHERE id = ?", [id])?;
+    Ok(())
+}
+
 pub fn set_texts(connection: &Connection, id: i64, description: &str, kept_until: Option<i64>) -> rusqlite::Result<()> {
     connection.execute(
         "UPDATE backup SET description = ?, kept_until = ? WHERE id = ?",

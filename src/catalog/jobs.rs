@@ -69,6 +69,15 @@ pub fn all(connection: &Connection) -> rusqlite::Result<Vec<Job>> {
     connection.prepare_cached(&format!("{SELECT} ORDER BY j.id"))?.query_map([], read)?.collect()
 }
 
+/// Is there work to be done on the instance's volumes?
+pub fn on_instance(connection: &Connection, instance_id: i64) -> rusqlite::Result<bool> {
+    connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM job j JOIN backup b ON b.id = j.backup_id WHERE b.instance_id = ? AND j.kind <> 'delete')",
+        [instance_id],
+        |row| row.get(0),
+    )
+}
+
 pub fn of_backup(connection: &Connection, backup_id: i64) -> rusqlite::Result<Option<Job>> {
     connection.prepare_cached(&format!("{SELECT} WHERE j.backup_id = ?"))?.query_row([backup_id], read).optional()
 }

@@ -110,7 +110,6 @@ impl Engine {
 
     /// Erred, quota given back, and the schedule that asked for it deactivated: nobody must believe in backups that fail.
     pub(super) fn fail_create(&self, job: &Job, reason: &str) {
-        log::error!("backup {} failed: {reason}", job.backup_id);
         self.write_down("record a failed backup", |tx| fail(tx, job.backup_id, reason));
         self.maintenance.request();
     }

@@ -40,7 +40,10 @@ impl EngineError {
         match self {
             EngineError::Source(error) | EngineError::Target(error) => {
                 log::error!("{label}: {error}");
-                EngineError::Told(error.to_string().replace(&path.display().to_string(), label))
+                let told = error.to_string().replace(&path.display().to_string(), label);
+                // It may name a directory above the volume instead.
+                let told = if told.contains(" /") || told.starts_with('/') { format!("{label} cannot be opened; the daemon's log says why") } else { told };
+                EngineError::Told(told)
             }
             EngineError::Place(error) => {
                 log::error!("{label}: {error}");

@@ -292,6 +292,11 @@ fn log(
     message: impl FnOnce() -> String,
 ) -> rusqlite::Result<()> {
     let message = message();
-    log::info!("{kind}: {message} [{scope}]");
+    let level = match severity {
+        Severity::Info => log::Level::Info,
+        Severity::Warning => log::Level::Warn,
+        Severity::Error => log::Level::Error,
+    };
+    log::log!(level, "{kind}: {message} [{scope}]");
     events::insert(tx, clock::now_ms(), &NewEvent { kind, severity, message, context, project_id: Some(project_id), scope })
 }

@@ -118,7 +118,6 @@ impl Engine {
 
     /// The backup is Ready again (its data is fine) unless `corrupt` says that it is not; what was being made is Erred.
     pub(super) fn fail_restore(&self, job: &Job, reason: &str, corrupt: Option<&str>) {
-        log::error!("restoration of backup {} failed: {reason}", job.backup_id);
         let goal = Goal::read(&job.target);
         if let Some(Goal::Instance { id, .. }) = goal {
             self.remove_new_files(id);

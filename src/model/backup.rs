@@ -3,7 +3,7 @@
 //! ```text
 //! (create) -> BackingUp -ok-> Ready -restore-> Restoring -> Ready
 //!                 |             |                  |
-//!                 +-fail-> Erred <---corrupt data--+
+//!                 +-fail-> Erred <---corrupt data--+        (Erred -> Ready: a check finds mended data whole)
 //!                            |  |
 //!                            +--+-delete-> Deleting -> (gone)
 //! ```

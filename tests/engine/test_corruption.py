@@ -171,6 +171,11 @@ def test_damage_is_found_named_confined_and_mended(start_daemon, name):
     c.assert_restores(again, c.old_bytes)
     c.cli("check", again["uuid"])
     c.cli("check")  # what is still Ready
+    if name == "pack data":
+        # What the new one has mended is found whole when it is named, and can be restored again.
+        c.cli("check", c.old["uuid"])
+        assert c.get(c.old)["state"] == "Ready" and c.get(c.old)["error_message"] == ""
+        c.assert_restores(c.old, c.old_bytes)
 
     # And nothing of all this stays.
     for backup in (c.old, c.new, c.other, again):

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use rusqlite::Transaction;
 use serde_json::{Value, json};
 
 use crate::api::waldur::context::{ApiResult, Context};
@@ -13,12 +14,13 @@ use crate::api::waldur::uuid_segment;
 use crate::app::App;
 use crate::catalog::backups::{self, Backup};
 use crate::catalog::events::Severity;
-use crate::catalog::projects;
+use crate::catalog::{instances, jobs, projects, volumes};
 use crate::engine::emit::MAP_LOST;
 use crate::engine::tasks::{RESTORE, Task};
 use crate::engine::{EngineError, orders, restore};
 use crate::http::Response;
 use crate::model::backup::{BackupAction, BackupState};
+use crate::model::instance::InstanceState;
 use crate::store::{Corrupt, MapReport, StoreError};
 
 pub fn show(context: &Context, id: &str) -> ApiResult {
@@ -73,6 +75,7 @@ pub fn restore(context: &Context) -> ApiResult {
             return Err(ApiError::field("position", format!("The backup has no volume {position}.")));
         }
         let path = check_target(context, &path, mode == "create")?;
+        check_at_rest(tx, &backup, &path)?;
         let target = restore::path_target(&path, position, mode == "create", task.id);
         orders::restore_to_path(tx, &backup, &target).map_err(|refusal| ApiError::refused("restore", refusal))
     });
@@ -100,13 +103,29 @@ fn check_target(context: &Context, path: &Path, create: bool) -> Result<PathBuf,
     Ok(path)
 }
 
+/// A registered volume is overwritten only while its instance is at rest: neither running nor being worked on.
+fn check_at_rest(tx: &Transaction, backup: &Backup, path: &Path) -> Result<(), ApiError> {
+    let Some(volume) = volumes::by_path(tx, &path.to_string_lossy())? else { return Ok(()) };
+    let Some(instance_id) = volume.instance_id else { return Ok(()) };
+    let instance = instances::by_id(tx, instance_id)?;
+    let refuse = |why: &str| Err(ApiError::detail(409, format!("{} is a volume of {}, which is {why}.", path.display(), instance.name)));
+    if !matches!(instance.state, InstanceState::Offline | InstanceState::Erred) {
+        return refuse(&format!("{}; stop it first", instance.state.display()));
+    }
+    // Jobs on the backup's own instance come one after the other anyway.
+    if instance.uuid != backup.instance_uuid && jobs::on_instance(tx, instance_id)? {
+        return refuse("being backed up or restored; try again later");
+    }
+    Ok(())
+}
+
 fn new_path(path: &Path) -> Result<PathBuf, String> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(format!("{} is no name for a new file.", path.display()));
     };
     let path = parent.canonicalize().map_err(|error| format!("{}: {error}", parent.display()))?.join(name);
     match path.symlink_metadata() {
-        Ok(_) => Err(format!("{} exists already; overwrite it explicitly, or choose another name.", path.display())),
+        Ok(_) => Err(format!("{} exists already; choose another name.", path.display())),
         Err(_) => Ok(path),
     }
 }
@@ -121,6 +140,7 @@ pub fn check(context: &Context) -> ApiResult {
     fields.finish()?;
     let chosen = context.read(|c| match &uuid {
         Some(uuid) => Ok(vec![backups::get(c, &uuid_segment(uuid)?)?.ok_or_else(ApiError::not_found)?]),
+        // One that is known to be damaged is looked at again when it is named.
         None => Ok([backups::in_state(c, BackupState::Ready)?, backups::in_state(c, BackupState::Restoring)?].concat()),
     })?;
     let whole = uuid.is_none();
@@ -132,7 +152,9 @@ fn check_backups(app: &Arc<App>, task: &Task, chosen: &[Backup], whole: bool) ->
     let (mut chunks, mut bytes, mut corrupt, mut bad_backups) = (0, 0, Vec::new(), Vec::new());
     for backup in chosen {
         let before = corrupt.len();
-        for part in app.db.read(|c| backups::parts(c, backup.id))? {
+        let parts = app.db.read(|c| backups::parts(c, backup.id))?;
+        let stored = parts.iter().all(|part| part.map_id.is_some());
+        for part in parts {
             let Some(map_id) = part.map_id else { continue };
             let count = |n: u64| {
                 task.progress.read.fetch_add(n, Ordering::Relaxed);
@@ -151,6 +173,8 @@ fn check_backups(app: &Arc<App>, task: &Task, chosen: &[Backup], whole: bool) ->
         if corrupt.len() > before {
             bad_backups.push(backup.uuid.clone());
             mark(app, backup, &corrupt[before])?;
+        } else if backup.state == BackupState::Erred && stored {
+            mended(app, backup)?;
         }
     }
     let wrong_tallies = match whole {
@@ -190,6 +214,19 @@ fn mark(app: &Arc<App>, backup: &Backup, first: &Value) -> Result<(), EngineErro
         orders::log_backup(tx, backup, "resource_backup_verification_failed", Severity::Error, || {
             format!("A backup of {} has been found damaged: {message}", backup.instance_name)
         })?;
+        Ok(())
+    })
+}
+
+/// A later backup of the same data has mended what was damaged: it can be restored again.
+fn mended(app: &Arc<App>, backup: &Backup) -> Result<(), EngineError> {
+    app.db.write(|tx| {
+        if backups::transition(tx, backup.id, BackupState::Erred, BackupState::Ready)? {
+            backups::clear_error(tx, backup.id)?;
+            orders::log_backup(tx, backup, "resource_backup_verification_succeeded", Severity::Info, || {
+                format!("A damaged backup of {} is whole again.", backup.instance_name)
+            })?;
+        }
         Ok(())
     })
 }

@@ -37,12 +37,15 @@ pub fn states<S>(names: Vec<&str>, parse: fn(&str) -> Option<S>) -> Result<Vec<S
 /// The ORDER BY of a list: `o=field` or `o=-field`, what is unknown is ignored, the id settles ties.
 pub fn order(context: &Context, known: &[(&str, &str)], default: &str, id: &str) -> String {
     let mut columns = Vec::new();
+    let mut seen = std::collections::HashSet::new(); // a column counts once
     for wanted in context.params("o").into_iter().flat_map(|value| value.split(',')) {
         let (name, direction) = match wanted.strip_prefix('-') {
             Some(name) => (name, "DESC"),
             None => (wanted, "ASC"),
         };
-        if let Some((_, column)) = known.iter().find(|(known, _)| *known == name) {
+        if let Some((_, column)) = known.iter().find(|(known, _)| *known == name)
+            && seen.insert(*column)
+        {
             columns.push(format!("{column} {direction}"));
         }
     }

@@ -42,6 +42,9 @@ fn login(app: &Arc<App>, request: &Request) -> ApiResult {
         let message = format!("Request was throttled. Expected available in {seconds} seconds.");
         return Err(ApiError::detail(429, message).with_header("Retry-After", seconds.to_string()));
     }
+    let _permit = auth::HashPermit::take().ok_or_else(|| {
+        ApiError::detail(503, "Too many logins at once; try again in a second.").with_header("Retry-After", "1".into())
+    })?;
     let user = app.db.read(|c| users::by_name(c, &username))?;
     let right = auth::verify_password(&password, user.as_ref().and_then(|user| user.password.as_deref()));
     app.throttle.record(&username, request.peer, right);

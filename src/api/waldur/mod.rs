@@ -26,6 +26,9 @@ use crate::http::{Request, Response};
 use context::{ApiResult, Context};
 use error::ApiError;
 
+/// Each may become a condition of a list, and SQLite's expressions have a depth.
+const MAX_PARAMETERS: usize = 200;
+
 /// Answers a request below `/api/`; `rest` are the path's segments after it.
 pub fn handle(app: &Arc<App>, request: &Request, rest: &[&str]) -> Response {
     let result = match rest {
@@ -51,7 +54,11 @@ pub fn identify<'a>(app: &'a Arc<App>, request: &'a Request) -> Result<Context<'
         false => None,
     };
     let identity = app.db.read(|c| auth::authenticate(c, request, query_token.as_deref()))?;
-    Ok(Context::new(app, request, identity))
+    let context = Context::new(app, request, identity);
+    if context.query.len() > MAX_PARAMETERS {
+        return Err(ApiError::detail(400, format!("Too many query parameters; at most {MAX_PARAMETERS} are taken.")));
+    }
+    Ok(context)
 }
 
 fn route(context: &Context, rest: &[&str]) -> ApiResult {
