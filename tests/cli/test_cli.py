@@ -1,5 +1,6 @@
 """Every command of the program, once through the socket of a running daemon and once on the file itself."""
 
+import fcntl
 import json
 import os
 import pty
@@ -467,6 +468,27 @@ def test_there_is_never_a_second_writer(start_daemon):
     message = host.run("project", "add", "behind", code=1)
     assert "in use" in message and str(daemon.pid) in message
     assert len(daemon.staff.list("/api/projects/")) == 1
+
+
+def test_the_service_says_whom_it_waits_for(down):
+    line = "waiting for process 4711, which has the coffer open"
+    lock = open(down.d.state_dir / "coffer.lock", "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock.write("4711\n")
+    lock.flush()
+
+    def let_go():
+        try:
+            wait_for(lambda: line in down.d.log(), "the line in the log", 5)
+        finally:
+            lock.close()
+
+    # The daemon dies with the thread that started it, so the other one lets go.
+    holder = threading.Thread(target=let_go)
+    holder.start()
+    down.d.start()
+    holder.join()
+    assert down.d.log().count(line) == 1
 
 
 def test_commands_at_once_take_turns(down):
