@@ -99,7 +99,8 @@ impl App {
         self.timer.heartbeat()
     }
 
-    /// What can change at run time: roots, restore directory, threads a job, default zone, proxies, token lifetime.
+    /// What can change at run time: roots, restore directory, threads a job, default zone, proxies, query token,
+    /// shutdown deadline, token lifetime.
     /// Listeners, limits of the gate, number of jobs and intervals stay as they were at start.
     pub fn reload(&self, mut config: Config) {
         resolve_restore_directory(&mut config);

@@ -17,6 +17,8 @@ use crate::store::{Ingest, Sealed, Store, StoreError, Writer};
 const SPAN: u64 = 1 << 20;
 /// Spans handed out and not yet stored. While a transaction is committed the workers go on with what was handed out.
 const AHEAD: usize = 64;
+/// How far the threads that read, hash and compress stand back (nice(2); on Linux it counts for the calling thread alone).
+const NICENESS: i32 = 10;
 const CHUNK: u64 = CHUNK_SIZE as u64;
 
 /// How far a job is. Written by the job, read by whoever wants to know.
@@ -104,6 +106,8 @@ impl Drop for Alarm<'_> {
 
 fn work_off(source: &Source, ingest: &Ingest, to_do: Receiver<Work>, finished: Sender<Result<Done, EngineError>>) {
     let _alarm = Alarm(&finished);
+    // Hashing and compressing take every core there is; whoever asks something meanwhile goes first. The thread ends with the job.
+    let _ = rustix::process::nice(NICENESS);
     let mut buffer = Buffer::new(SPAN as usize);
     let mut encoder = match Encoder::new() {
         Ok(encoder) => encoder,
