@@ -124,13 +124,15 @@ impl App {
     }
 }
 
-/// New volumes are opened without following links, so the way to them must have none. A directory that cannot be made is
-/// left to the restore that needs it.
+/// New volumes are opened without following links, so the way to them must have none. What is not there yet, the first
+/// restore makes.
 fn resolve_restore_directory(config: &mut Config) {
     let directory = &mut config.volumes.restore_directory;
-    let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&*directory);
-    if let Ok(resolved) = directory.canonicalize() {
-        *directory = resolved;
+    let existing = directory.ancestors().find_map(|above| above.canonicalize().ok().map(|resolved| (above.to_path_buf(), resolved)));
+    if let Some((above, resolved)) = existing
+        && let Ok(below) = directory.strip_prefix(&above)
+    {
+        *directory = resolved.join(below);
     }
 }
 

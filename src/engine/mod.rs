@@ -1,7 +1,8 @@
 //! Jobs: backups are made, restored and deleted here, by a few worker threads that take promised work from the catalog.
 //!
-//! The job table is the queue, so nothing that was promised is lost with the process. Work on one instance is done one
-//! after another; deletions need no volume and have a worker of their own, so that they never wait for a long backup.
+//! The job table is the queue, so nothing that was promised is forgotten with the process: the next start settles it
+//! (recovery.rs). Work on one instance is done one after another; deletions need no volume and have a worker of their own,
+//! so that they never wait for a long backup.
 
 pub mod create;
 mod delete;
