@@ -419,8 +419,11 @@ def test_killed_at_a_write(start_daemon, kind, call, name, when):
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("kind", ["backup", "delete", "gc", "prune", "all"])
-@pytest.mark.parametrize("call, name", [("pwrite64", "coffer.db-wal"), ("pwrite64", "coffer.db"), ("fsync", None)])
+@pytest.mark.parametrize("kind, call, name", [
+    (kind, call, name) for kind in ("backup", "delete", "gc", "prune", "all")
+    for call, name in (("pwrite64", "coffer.db-wal"), ("pwrite64", "coffer.db"), ("fsync", None))
+    if (kind, name) != ("delete", "coffer.db")  # it moves nothing there
+])
 def test_killed_at_each_of_many_writes(start_daemon, kind, call, name):
     whens = [1, 2, 3, 4, 5, 6, 7, 9, 11] if call == "fsync" else [1, 2, 5, 17, 60, 131, 200, 333, 520, 801]
     assert [when for when in whens if strike(start_daemon, kind, call, name, when)]
