@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 import time
 
@@ -252,6 +253,7 @@ def test_the_restore_directory_is_full(start_daemon, small_disk, kind):
 
 def test_a_restore_directory_that_cannot_be_made(start_daemon):
     bench = Bench(start_daemon('[volumes]\nroots = ["{root}"]\nrestore_directory = "{root}/file/restored"'))
+    shutil.rmtree(bench.d.root / "file", ignore_errors=True)  # the daemon may have made it at its start
     (bench.d.root / "file").write_text("in the way")
     backup = bench.backup(bench.instance())
     new = bench.restore(backup, wait=None)
