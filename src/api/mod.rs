@@ -1,6 +1,7 @@
 //! What a request means. One port serves all dialects; the first part of the path tells which.
 
 pub mod auth;
+mod base_url;
 mod health;
 mod ops;
 mod text;

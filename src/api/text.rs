@@ -40,6 +40,14 @@ pub fn form_pairs(text: &str) -> Vec<(String, String)> {
     text.split('&').filter(|item| !item.is_empty()).map(pair).collect()
 }
 
+/// An identifier in any of its spellings (plain or dashed, any case) as 32 lower-case hex digits.
+pub fn parse_uuid(text: &str) -> Option<String> {
+    if !matches!(text.len(), 32 | 36) {
+        return None;
+    }
+    uuid::Uuid::try_parse(text).ok().map(|uuid| uuid.simple().to_string())
+}
+
 /// UTC with exactly three digits of a second: `2014-10-19T20:43:37.370Z`.
 pub fn timestamp(ms: i64) -> String {
     clock::from_ms(ms).format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::api::text::timestamp;
+use crate::api::text::{parse_uuid, timestamp};
 use crate::api::waldur::context::{ApiResult, Context};
 use crate::api::waldur::error::ApiError;
 use crate::api::waldur::fields::Text;
@@ -73,7 +73,7 @@ fn register(context: &Context) -> ApiResult {
 }
 
 fn find_project(c: &rusqlite::Connection, text: &str) -> Result<Option<Project>, ApiError> {
-    let uuid = links::parse_uuid(text).or_else(|| links::resolve(text, links::PROJECTS).ok());
+    let uuid = parse_uuid(text).or_else(|| links::resolve(text, links::PROJECTS).ok());
     if let Some(uuid) = uuid {
         return Ok(projects::get(c, &uuid)?);
     }

@@ -10,10 +10,11 @@ use serde_json::{Map, Value, json};
 use super::error::ApiError;
 use super::fields::Fields;
 use crate::api::auth::Identity;
+use crate::api::base_url::base_url;
 use crate::api::text;
 use crate::app::App;
 use crate::catalog::list::{Filter, Page};
-use crate::http::{Peer, Request, Response};
+use crate::http::{Request, Response};
 use crate::model::role::Access;
 
 pub type ApiResult = Result<Response, ApiError>;
@@ -236,22 +237,4 @@ fn parse_json(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
         Value::Null => "NoneType",
     };
     Err(ApiError::non_field(vec![format!("Invalid data. Expected a dictionary, but got {kind}.")]))
-}
-
-/// Scheme and host that links begin with: from the Host header, or from a trusted proxy's X-Forwarded headers.
-fn base_url(app: &App, request: &Request) -> String {
-    let config = app.config();
-    let trusted = matches!(request.peer, Peer::Tcp(address) if config.http.trusted_proxies.contains(&address));
-    let forwarded = |name: &str| request.header(name).filter(|_| trusted).map(|v| v.split(',').next().unwrap_or_default().trim());
-    let scheme = match forwarded("x-forwarded-proto") {
-        Some("https") => "https",
-        _ => "http",
-    };
-    let host = forwarded("x-forwarded-host").filter(|host| is_host(host)).unwrap_or_else(|| request.host());
-    format!("{scheme}://{host}")
-}
-
-/// Host and port as RFC 3986 writes them, as far as it is safe to repeat them in links.
-fn is_host(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 255 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b))
 }

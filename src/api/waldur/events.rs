@@ -7,7 +7,7 @@ use super::context::{ApiResult, Context};
 use super::error::ApiError;
 use super::links::COLLECTIONS;
 use super::{links, uuid_segment};
-use crate::api::text::timestamp;
+use crate::api::text::{parse_uuid, timestamp};
 use crate::catalog::events::{self, Event};
 use crate::catalog::list::{Filter, Page};
 use crate::http::Response;
@@ -58,7 +58,7 @@ fn filter(context: &Context) -> Result<Filter, ApiError> {
 }
 
 fn scope_uuid(scope: &str) -> Result<String, ApiError> {
-    if links::parse_uuid(scope).is_some() {
+    if parse_uuid(scope).is_some() {
         return uuid_segment(scope);
     }
     let found = COLLECTIONS.into_iter().find_map(|collection| links::resolve(scope, collection).ok());

@@ -11,7 +11,7 @@ use super::fields::{Fields, Text};
 use super::links::{self, INSTANCES};
 use super::listing::{link_filter, order, states, uuid_filter};
 use super::{backups as backups_api, schedules as schedules_api, uuid_segment};
-use crate::api::text::timestamp;
+use crate::api::text::{parse_uuid, timestamp};
 use crate::catalog::events::{self, NewEvent, Severity};
 use crate::catalog::images::{self, Flavor, Image};
 use crate::catalog::instances::{self, Instance};
@@ -303,7 +303,7 @@ fn read_volume(context: &Context, tx: &Transaction, item: &Value, index: usize, 
         Some(other) => return Ok(Err(format!("\"{other}\" is not a valid boolean."))),
     };
     if let Some(uuid) = item.get("volume").and_then(Value::as_str) {
-        let volume = match links::parse_uuid(uuid) {
+        let volume = match parse_uuid(uuid) {
             Some(uuid) => volumes::get(tx, &uuid)?,
             None => None,
         };

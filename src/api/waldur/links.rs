@@ -1,5 +1,7 @@
 //! Hyperlinks: how objects name each other on Waldur's wire.
 
+use crate::api::text::parse_uuid;
+
 /// A collection, as it stands in URLs.
 pub const BACKUPS: &str = "openstack-backups";
 pub const SCHEDULES: &str = "openstack-backup-schedules";
@@ -41,14 +43,6 @@ pub fn collection(segment: &str) -> Option<&'static str> {
         "openstack-backup-schedule" => Some(SCHEDULES),
         _ => COLLECTIONS.into_iter().find(|name| *name == segment),
     }
-}
-
-/// An identifier in any of its spellings (plain or dashed, any case) as 32 lower-case hex digits.
-pub fn parse_uuid(text: &str) -> Option<String> {
-    if !matches!(text.len(), 32 | 36) {
-        return None;
-    }
-    uuid::Uuid::try_parse(text).ok().map(|uuid| uuid.simple().to_string())
 }
 
 /// The uuid that a link to a member of `wanted` names. The host is ignored, only the path counts.

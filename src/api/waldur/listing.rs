@@ -3,13 +3,14 @@
 use super::context::Context;
 use super::error::ApiError;
 use super::links;
+use crate::api::text::parse_uuid;
 use crate::catalog::list::Filter;
 
 /// `name=` takes an object's URL, path or uuid; `name_uuid=` its uuid. What cannot be one is 400, what is not there
 /// matches nothing.
 pub fn link_filter(context: &Context, filter: &mut Filter, name: &str, collection: &str, column: &str) -> Result<(), ApiError> {
     for value in context.params(name).into_iter().filter(|value| !value.is_empty()) {
-        let uuid = match links::parse_uuid(value) {
+        let uuid = match parse_uuid(value) {
             Some(uuid) => uuid,
             None => links::resolve(value, collection).map_err(|message| ApiError::field(name, message))?,
         };
@@ -20,7 +21,7 @@ pub fn link_filter(context: &Context, filter: &mut Filter, name: &str, collectio
 
 pub fn uuid_filter(context: &Context, filter: &mut Filter, name: &str, column: &str) -> Result<(), ApiError> {
     for value in context.params(name).into_iter().filter(|value| !value.is_empty()) {
-        match links::parse_uuid(value) {
+        match parse_uuid(value) {
             Some(uuid) => filter.equals(column, uuid),
             None => return Err(ApiError::field(name, format!("\"{value}\" is not a valid UUID."))),
         }

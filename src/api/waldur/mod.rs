@@ -21,6 +21,7 @@ mod users;
 use std::sync::Arc;
 
 use crate::api::auth;
+use crate::api::text::parse_uuid;
 use crate::app::App;
 use crate::http::{Request, Response};
 use context::{ApiResult, Context};
@@ -86,5 +87,5 @@ pub fn finish(result: ApiResult) -> Response {
 
 /// A uuid from a path, in any spelling; what is none is not there.
 pub fn uuid_segment(segment: &str) -> Result<String, ApiError> {
-    links::parse_uuid(segment).ok_or_else(ApiError::not_found)
+    parse_uuid(segment).ok_or_else(ApiError::not_found)
 }

@@ -9,7 +9,7 @@ use super::fields::Text;
 use super::links::{self, CUSTOMERS, PROJECTS};
 use super::listing::{order, uuid_filter};
 use super::{quotas, uuid_segment};
-use crate::api::text::timestamp;
+use crate::api::text::{parse_uuid, timestamp};
 use crate::catalog::list::Filter;
 use crate::catalog::projects::{self, Project};
 use crate::clock;
@@ -42,7 +42,7 @@ fn list(context: &Context) -> ApiResult {
         uuid_filter(context, &mut filter, "uuid", "p.uuid")?;
         let customer = context.params("customer").into_iter().chain(context.params("customer_uuid"));
         for text in customer.filter(|text| !text.is_empty()) {
-            let uuid = links::parse_uuid(text).or_else(|| links::resolve(text, CUSTOMERS).ok());
+            let uuid = parse_uuid(text).or_else(|| links::resolve(text, CUSTOMERS).ok());
             match uuid {
                 Some(uuid) if uuid == context.app.customer_uuid => {}
                 Some(_) => filter.nothing(),
