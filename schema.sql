@@ -36,6 +36,7 @@ CREATE TABLE volume_map (
     chunk_size INTEGER NOT NULL,
     segments   BLOB NOT NULL
 ) STRICT;
+CREATE INDEX volume_map_hash ON volume_map(hash);
 
 ---------------------------------------------------------------- the catalog
 
@@ -96,9 +97,15 @@ CREATE TABLE quota (
     project_id INTEGER NOT NULL REFERENCES project(id) ON DELETE CASCADE,
     name       TEXT NOT NULL,
     uuid       TEXT NOT NULL UNIQUE,
-    "limit"    INTEGER NOT NULL DEFAULT -1,   -- in the unit the API shows (storage, ram: MiB); -1: unlimited
+    "limit"    INTEGER,                       -- in the unit the API shows (storage, ram: MiB); -1: unlimited; NULL: the default
     PRIMARY KEY (project_id, name)
 ) STRICT;
+
+-- Limits of projects that have none of their own; what is not here is unlimited (Cinder's quota class "default").
+CREATE TABLE quota_default (
+    name    TEXT PRIMARY KEY,
+    "limit" INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- Running sums for each project, kept by the triggers below: quotas and list counts cost the same with 10 backups and 100,000.
 CREATE TABLE tally (
@@ -131,15 +138,22 @@ CREATE TABLE volume (
     id            INTEGER PRIMARY KEY,
     uuid          TEXT NOT NULL UNIQUE,
     project_id    INTEGER NOT NULL REFERENCES project(id),
+    user_uuid     TEXT NOT NULL DEFAULT '',   -- who made or registered it
     name          TEXT NOT NULL DEFAULT '',
-    description   TEXT NOT NULL DEFAULT '',
+    description   TEXT,
     path          TEXT NOT NULL UNIQUE,       -- absolute, without symbolic links
     kind          TEXT NOT NULL CHECK (kind IN ('file', 'block')),
     size          INTEGER NOT NULL CHECK (size > 0),
     managed       INTEGER NOT NULL DEFAULT 0, -- 1: the file was made by cofferd and is removed with the volume
-    state         TEXT NOT NULL CHECK (state IN ('creating', 'available', 'restoring', 'error', 'error_restoring', 'deleting')),
+    state         TEXT NOT NULL,              -- model/volume.rs lists them; what is going on with it stands in job
     error_message TEXT NOT NULL DEFAULT '',
-    created       INTEGER NOT NULL
+    bootable      INTEGER NOT NULL DEFAULT 0, -- of a volume that belongs to no instance
+    readonly      INTEGER,                    -- as a user has flagged it; NULL: nobody has
+    labels        TEXT NOT NULL DEFAULT '{}', -- JSON object of strings: Cinder's metadata
+    attachment    TEXT,                       -- JSON: who on the host uses it (os-attach)
+    origin        TEXT NOT NULL DEFAULT '{}', -- JSON: uuid of the snapshot or volume that it was made from
+    created       INTEGER NOT NULL,
+    updated       INTEGER
 ) STRICT;
 CREATE INDEX volume_project ON volume(project_id, created, id);
 
@@ -197,48 +211,73 @@ CREATE INDEX schedule_instance ON schedule(instance_id);
 CREATE INDEX schedule_due ON schedule(next_trigger_at) WHERE is_active;
 CREATE INDEX schedule_created ON schedule(created, id);
 
+-- A point in time that is kept: of an instance (Waldur), of one volume (Cinder's backup), or a volume's snapshot (Cinder).
 CREATE TABLE backup (
     id            INTEGER PRIMARY KEY AUTOINCREMENT,
     uuid          TEXT NOT NULL UNIQUE,
+    kind          TEXT NOT NULL CHECK (kind IN ('instance', 'volume', 'snapshot')),
     project_id    INTEGER NOT NULL REFERENCES project(id),
-    instance_id   INTEGER NOT NULL REFERENCES instance(id),
+    user_uuid     TEXT NOT NULL DEFAULT '',   -- who asked for it
+    instance_id   INTEGER REFERENCES instance(id),
     schedule_id   INTEGER REFERENCES schedule(id) ON DELETE SET NULL,
     trigger_at    INTEGER,                    -- the schedule's instant that made it
     description   TEXT NOT NULL DEFAULT '',
     state         TEXT NOT NULL,              -- model/backup.rs lists them
     error_message TEXT NOT NULL DEFAULT '',
+    fail_reason   TEXT,                       -- the last failure, of a restore too; never cleared
     created_at    INTEGER NOT NULL,
+    updated_at    INTEGER,
     finished_at   INTEGER,
     kept_until    INTEGER,
     size          INTEGER NOT NULL,           -- sum of the virtual sizes of its volumes
     reserved      INTEGER NOT NULL,           -- what it takes of the storage quota: size, or 0 once its data is gone
     stored        INTEGER NOT NULL DEFAULT 0, -- bytes its making added to the store
-    metadata      TEXT NOT NULL DEFAULT '{}'  -- JSON: the instance as it was
+    metadata      TEXT NOT NULL DEFAULT '{}', -- JSON: the instance as it was
+    CHECK ((kind = 'instance') = (instance_id IS NOT NULL))
 ) STRICT;
 CREATE UNIQUE INDEX backup_trigger ON backup(schedule_id, trigger_at) WHERE trigger_at IS NOT NULL;
-CREATE INDEX backup_created ON backup(created_at, id);
-CREATE INDEX backup_project ON backup(project_id, created_at, id);
+CREATE INDEX backup_created ON backup(created_at, id) WHERE instance_id IS NOT NULL;
+CREATE INDEX backup_project ON backup(project_id, created_at, id) WHERE instance_id IS NOT NULL;
 CREATE INDEX backup_instance ON backup(instance_id, created_at, id);
 CREATE INDEX backup_schedule ON backup(schedule_id, created_at, id);
 CREATE INDEX backup_state ON backup(state) WHERE state NOT IN ('ready', 'erred');
 CREATE INDEX backup_expiry ON backup(kept_until) WHERE kept_until IS NOT NULL;
 
+-- One volume in a backup, which is also what Cinder shows as a backup or a snapshot.
 CREATE TABLE volume_backup (
-    id            INTEGER PRIMARY KEY AUTOINCREMENT,
-    uuid          TEXT NOT NULL UNIQUE,
-    backup_id     INTEGER REFERENCES backup(id) ON DELETE CASCADE, -- NULL: stands alone
-    position      INTEGER NOT NULL DEFAULT 0,
-    volume_id     INTEGER REFERENCES volume(id) ON DELETE SET NULL,
-    name          TEXT NOT NULL DEFAULT '',
-    bootable      INTEGER NOT NULL DEFAULT 0,
-    size          INTEGER NOT NULL,
-    map_id        INTEGER REFERENCES volume_map(id), -- NULL until its bytes are all stored
-    stored        INTEGER NOT NULL DEFAULT 0,
-    created       INTEGER NOT NULL
+    id             INTEGER PRIMARY KEY AUTOINCREMENT,
+    uuid           TEXT NOT NULL UNIQUE,
+    backup_id      INTEGER NOT NULL REFERENCES backup(id) ON DELETE CASCADE,
+    kind           TEXT NOT NULL,              -- of its backup
+    project_id     INTEGER NOT NULL REFERENCES project(id), -- of its backup
+    position       INTEGER NOT NULL DEFAULT 0,
+    volume_id      INTEGER REFERENCES volume(id) ON DELETE SET NULL,
+    volume_uuid    TEXT NOT NULL,              -- outlives the volume
+    name           TEXT NOT NULL DEFAULT '',   -- of the volume, as it was; so are the next three
+    volume_description TEXT,
+    volume_labels  TEXT NOT NULL DEFAULT '{}',
+    bootable       INTEGER NOT NULL DEFAULT 0,
+    size           INTEGER NOT NULL,
+    map_id         INTEGER REFERENCES volume_map(id), -- NULL until its bytes are all stored. Several may share one
+    stored         INTEGER NOT NULL DEFAULT 0,
+    objects        INTEGER NOT NULL DEFAULT 0, -- chunks its making added to the store
+    created        INTEGER NOT NULL,
+    title          TEXT,                       -- Cinder's name of the backup
+    description    TEXT,                       -- Cinder's description of it
+    labels         TEXT NOT NULL DEFAULT '{}', -- JSON object of strings: Cinder's metadata of it
+    container      TEXT,                       -- as it was asked for; a label
+    zone           TEXT,                       -- availability zone
+    parent_id      INTEGER REFERENCES volume_backup(id) ON DELETE SET NULL, -- what it was asked to be incremental to
+    snapshot_uuid  TEXT,                       -- the snapshot it was made from
+    data_timestamp INTEGER                     -- when the data was as it is
 ) STRICT;
 CREATE INDEX volume_backup_backup ON volume_backup(backup_id, position);
 CREATE INDEX volume_backup_volume ON volume_backup(volume_id);
 CREATE INDEX volume_backup_map ON volume_backup(map_id);
+CREATE INDEX volume_backup_parent ON volume_backup(parent_id) WHERE parent_id IS NOT NULL;
+CREATE INDEX volume_backup_list ON volume_backup(project_id, created, id) WHERE kind <> 'snapshot';
+CREATE INDEX volume_backup_list_all ON volume_backup(created, id) WHERE kind <> 'snapshot';
+CREATE INDEX volume_backup_snapshots ON volume_backup(project_id, created, id) WHERE kind = 'snapshot';
 
 CREATE TABLE restoration (
     id          INTEGER PRIMARY KEY,
@@ -251,12 +290,17 @@ CREATE INDEX restoration_instance ON restoration(instance_id);
 
 -- Work that was promised. A row is inserted in the transaction that changes the state, and removed with the work's end.
 CREATE TABLE job (
-    id          INTEGER PRIMARY KEY AUTOINCREMENT,
-    kind        TEXT NOT NULL CHECK (kind IN ('create', 'restore', 'delete')),
-    backup_id   INTEGER NOT NULL UNIQUE REFERENCES backup(id) ON DELETE CASCADE,
-    target      TEXT NOT NULL DEFAULT '{}',   -- JSON: where a restore goes
-    created     INTEGER NOT NULL
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind      TEXT NOT NULL CHECK (kind IN ('create', 'restore', 'delete', 'provision', 'copy', 'extend', 'erase')),
+    backup_id INTEGER REFERENCES backup(id) ON DELETE CASCADE,
+    volume_id INTEGER REFERENCES volume(id) ON DELETE CASCADE, -- what is written to
+    source_id INTEGER REFERENCES volume(id) ON DELETE CASCADE, -- what a copy reads
+    target    TEXT NOT NULL DEFAULT '{}',     -- JSON: where a restore goes, how large a volume becomes
+    created   INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX job_backup ON job(backup_id);
+CREATE INDEX job_volume ON job(volume_id);
+CREATE INDEX job_source ON job(source_id);
 
 CREATE TABLE event (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -286,26 +330,44 @@ CREATE TRIGGER tally_instance_update AFTER UPDATE OF cores, ram ON instance BEGI
         ON CONFLICT DO UPDATE SET value = value + excluded.value;
 END;
 CREATE TRIGGER tally_volume_insert AFTER INSERT ON volume BEGIN
-    INSERT INTO tally VALUES (new.project_id, 'volumes', 1), (new.project_id, 'volume_bytes', new.size)
+    INSERT INTO tally VALUES (new.project_id, 'volumes', 1), (new.project_id, 'volume_bytes', new.size),
+        (new.project_id, 'volume_gib', (new.size + 1073741823) >> 30)
         ON CONFLICT DO UPDATE SET value = value + excluded.value;
 END;
 CREATE TRIGGER tally_volume_delete AFTER DELETE ON volume BEGIN
-    INSERT INTO tally VALUES (old.project_id, 'volumes', -1), (old.project_id, 'volume_bytes', -old.size)
+    INSERT INTO tally VALUES (old.project_id, 'volumes', -1), (old.project_id, 'volume_bytes', -old.size),
+        (old.project_id, 'volume_gib', -((old.size + 1073741823) >> 30))
         ON CONFLICT DO UPDATE SET value = value + excluded.value;
 END;
 CREATE TRIGGER tally_volume_update AFTER UPDATE OF size ON volume BEGIN
-    INSERT INTO tally VALUES (new.project_id, 'volume_bytes', new.size - old.size)
+    INSERT INTO tally VALUES (new.project_id, 'volume_bytes', new.size - old.size),
+        (new.project_id, 'volume_gib', ((new.size + 1073741823) >> 30) - ((old.size + 1073741823) >> 30))
         ON CONFLICT DO UPDATE SET value = value + excluded.value;
 END;
 CREATE TRIGGER tally_backup_insert AFTER INSERT ON backup BEGIN
-    INSERT INTO tally VALUES (new.project_id, 'backups', 1), (new.project_id, 'backup_bytes', new.reserved)
+    INSERT INTO tally VALUES (new.project_id, 'backups', new.kind = 'instance'), (new.project_id, 'backup_bytes', new.reserved)
         ON CONFLICT DO UPDATE SET value = value + excluded.value;
 END;
 CREATE TRIGGER tally_backup_delete AFTER DELETE ON backup BEGIN
-    INSERT INTO tally VALUES (old.project_id, 'backups', -1), (old.project_id, 'backup_bytes', -old.reserved)
+    INSERT INTO tally VALUES (old.project_id, 'backups', -(old.kind = 'instance')), (old.project_id, 'backup_bytes', -old.reserved)
         ON CONFLICT DO UPDATE SET value = value + excluded.value;
 END;
 CREATE TRIGGER tally_backup_update AFTER UPDATE OF reserved ON backup BEGIN
     INSERT INTO tally VALUES (new.project_id, 'backup_bytes', new.reserved - old.reserved)
+        ON CONFLICT DO UPDATE SET value = value + excluded.value;
+END;
+CREATE TRIGGER tally_volume_backup_insert AFTER INSERT ON volume_backup BEGIN
+    INSERT INTO tally VALUES (new.project_id, iif(new.kind = 'snapshot', 'snapshots', 'volume_backups'), 1),
+        (new.project_id, iif(new.kind = 'snapshot', 'snapshot_gib', 'volume_backup_gib'), (new.size + 1073741823) >> 30)
+        ON CONFLICT DO UPDATE SET value = value + excluded.value;
+END;
+CREATE TRIGGER tally_volume_backup_delete AFTER DELETE ON volume_backup BEGIN
+    INSERT INTO tally VALUES (old.project_id, iif(old.kind = 'snapshot', 'snapshots', 'volume_backups'), -1),
+        (old.project_id, iif(old.kind = 'snapshot', 'snapshot_gib', 'volume_backup_gib'), -((old.size + 1073741823) >> 30))
+        ON CONFLICT DO UPDATE SET value = value + excluded.value;
+END;
+CREATE TRIGGER tally_volume_backup_update AFTER UPDATE OF size ON volume_backup BEGIN
+    INSERT INTO tally VALUES (new.project_id, iif(new.kind = 'snapshot', 'snapshot_gib', 'volume_backup_gib'),
+        ((new.size + 1073741823) >> 30) - ((old.size + 1073741823) >> 30))
         ON CONFLICT DO UPDATE SET value = value + excluded.value;
 END;

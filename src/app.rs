@@ -54,7 +54,7 @@ impl App {
     pub fn open(mut config: Config) -> Result<Arc<App>, AppError> {
         let directory = config.state_directory.clone();
         std::fs::DirBuilder::new().recursive(true).mode(0o750).create(&directory).map_err(|e| AppError::Io(directory.clone(), e))?;
-        resolve_restore_directory(&mut config);
+        resolve_directories(&mut config);
         let db = Arc::new(Db::open(&config.coffer())?);
         let first_token = set_up(&db, &config)?;
         let customer_uuid = db.read(|c| meta::get(c, meta::CUSTOMER_UUID))?.unwrap_or_default();
@@ -103,7 +103,7 @@ impl App {
     /// shutdown deadline, token lifetime.
     /// Listeners, limits of the gate, number of jobs and intervals stay as they were at start.
     pub fn reload(&self, mut config: Config) {
-        resolve_restore_directory(&mut config);
+        resolve_directories(&mut config);
         self.engine.set_settings(Settings::from_config(&config));
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
@@ -125,14 +125,15 @@ impl App {
 }
 
 /// New volumes are opened without following links, so the way to them must have none. What is not there yet, the first
-/// restore makes.
-fn resolve_restore_directory(config: &mut Config) {
-    let directory = &mut config.volumes.restore_directory;
-    let existing = directory.ancestors().find_map(|above| above.canonicalize().ok().map(|resolved| (above.to_path_buf(), resolved)));
-    if let Some((above, resolved)) = existing
-        && let Ok(below) = directory.strip_prefix(&above)
-    {
-        *directory = resolved.join(below);
+/// restore or the first new volume makes.
+fn resolve_directories(config: &mut Config) {
+    for directory in [&mut config.volumes.restore_directory, &mut config.volumes.pool_directory] {
+        let existing = directory.ancestors().find_map(|above| above.canonicalize().ok().map(|resolved| (above.to_path_buf(), resolved)));
+        if let Some((above, resolved)) = existing
+            && let Ok(below) = directory.strip_prefix(&above)
+        {
+            *directory = resolved.join(below);
+        }
     }
 }
 

@@ -65,6 +65,8 @@ pub struct VolumesConfig {
     pub roots: Vec<PathBuf>,
     /// Where restores to a new instance make their volume files.
     pub restore_directory: PathBuf,
+    /// Where Cinder's new volumes are made.
+    pub pool_directory: PathBuf,
 }
 
 #[derive(Clone, Debug)]
@@ -145,7 +147,7 @@ impl Config {
 
     /// A relative state directory must not depend on where a later command is started.
     fn make_absolute(&mut self) -> Result<(), ConfigError> {
-        for path in [&mut self.state_directory, &mut self.volumes.restore_directory] {
+        for path in [&mut self.state_directory, &mut self.volumes.restore_directory, &mut self.volumes.pool_directory] {
             *path = std::path::absolute(&*path).map_err(ConfigError::NoDirectory)?;
         }
         Ok(())
@@ -241,6 +243,7 @@ struct HttpTable {
 struct VolumesTable {
     roots: Vec<PathBuf>,
     restore_directory: Option<PathBuf>,
+    pool_directory: Option<PathBuf>,
 }
 
 #[derive(Deserialize, Default)]
@@ -308,7 +311,8 @@ impl Checker {
             }
         }
         let restore_directory = table.restore_directory.unwrap_or_else(|| state_directory.join("restored"));
-        Ok(VolumesConfig { roots: table.roots, restore_directory })
+        let pool_directory = table.pool_directory.unwrap_or_else(|| state_directory.join("volumes"));
+        Ok(VolumesConfig { roots: table.roots, restore_directory, pool_directory })
     }
 
     fn engine(&self, table: EngineTable, cores: usize) -> Result<EngineConfig, ConfigError> {

@@ -272,9 +272,9 @@ pub fn hand_over(config: &Config) {
     if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
         return;
     }
-    // A restore directory elsewhere may hold files of others.
-    let restored = Some(&config.volumes.restore_directory).filter(|r| r.starts_with(state));
-    for directory in [Some(state), restored].into_iter().flatten() {
+    // A directory elsewhere may hold files of others.
+    let made = [&config.volumes.restore_directory, &config.volumes.pool_directory].into_iter().filter(|made| made.starts_with(state));
+    for directory in [state].into_iter().chain(made) {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
         for path in entries.chain([directory.clone()]) {
             // Opened without following links and checked on the open file: the owner may swap names meanwhile.

@@ -1,23 +1,25 @@
-//! Backups of instances, their parts (one a volume), and the instances that were restored from them.
+//! Backups of instances and of single volumes, snapshots of volumes: their states, and the instances restored from them. What
+//! they hold of each volume is in volume_backups.rs.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
 use super::jobs::{self, JobKind};
 use super::list::{self, Filter, Page};
-use super::new_uuid;
-use super::volumes::Volume;
-use crate::model::backup::BackupState;
+use crate::model::backup::{BackupKind, BackupState};
 
 #[derive(Clone, Debug)]
 pub struct Backup {
     pub id: i64,
     pub uuid: String,
+    pub kind: BackupKind,
     pub project_id: i64,
     pub project_uuid: String,
     pub project_name: String,
+    /// Empty unless it is an instance's.
     pub instance_uuid: String,
-    pub instance_name: String,
+    /// Of what it is: the instance's name, or the volume's.
+    pub subject: String,
     pub schedule_id: Option<i64>,
     pub schedule_uuid: Option<String>,
     pub description: String,
@@ -38,20 +40,27 @@ pub struct Backup {
 
 /// A backup about to be made.
 pub struct NewBackup<'a> {
+    pub uuid: &'a str,
+    pub kind: BackupKind,
     pub project_id: i64,
-    pub instance_id: i64,
+    pub user_uuid: &'a str,
+    /// Of an instance's backup.
+    pub instance_id: Option<i64>,
     /// The schedule and the instant it fired for.
     pub schedule: Option<(i64, i64)>,
     pub description: &'a str,
     pub created_at: i64,
     pub kept_until: Option<i64>,
     pub metadata: Value,
-    pub volumes: &'a [Volume],
+    /// Sum of the virtual sizes of its volumes, bytes.
+    pub size: i64,
 }
 
-pub const FROM: &str = "backup b JOIN instance i ON i.id = b.instance_id JOIN project p ON p.id = b.project_id \
+/// Filter columns: b.* (backup), i.* (instance), p.* (project), s.* (schedule).
+pub const FROM: &str = "backup b JOIN project p ON p.id = b.project_id LEFT JOIN instance i ON i.id = b.instance_id \
     LEFT JOIN schedule s ON s.id = b.schedule_id";
-const COLUMNS: &str = "b.id, b.uuid, b.project_id, p.uuid, p.name, i.uuid, i.name, b.schedule_id, s.uuid, \
+const COLUMNS: &str = "b.id, b.uuid, b.kind, b.project_id, p.uuid, p.name, ifnull(i.uuid, ''), \
+    coalesce(i.name, (SELECT name FROM volume_backup WHERE backup_id = b.id), ''), b.schedule_id, s.uuid, \
     b.description, b.state, b.error_message, b.created_at, b.finished_at, b.kept_until, b.size, b.stored, b.metadata, \
     (SELECT json_group_array(json_object('uuid', ri.uuid, 'name', ri.name, 'state', ri.state, 'created', r.created)) \
      FROM restoration r JOIN instance ri ON ri.id = r.instance_id WHERE r.backup_id = b.id)";
@@ -60,36 +69,37 @@ fn read(row: &Row) -> rusqlite::Result<Backup> {
     Ok(Backup {
         id: row.get(0)?,
         uuid: row.get(1)?,
-        project_id: row.get(2)?,
-        project_uuid: row.get(3)?,
-        project_name: row.get(4)?,
-        instance_uuid: row.get(5)?,
-        instance_name: row.get(6)?,
-        schedule_id: row.get(7)?,
-        schedule_uuid: row.get(8)?,
-        description: row.get(9)?,
-        state: row.get(10)?,
-        error_message: row.get(11)?,
-        created_at: row.get(12)?,
-        finished_at: row.get(13)?,
-        kept_until: row.get(14)?,
-        size: row.get(15)?,
-        stored: row.get(16)?,
-        metadata: row.get(17)?,
-        restorations: row.get(18)?,
+        kind: row.get(2)?,
+        project_id: row.get(3)?,
+        project_uuid: row.get(4)?,
+        project_name: row.get(5)?,
+        instance_uuid: row.get(6)?,
+        subject: row.get(7)?,
+        schedule_id: row.get(8)?,
+        schedule_uuid: row.get(9)?,
+        description: row.get(10)?,
+        state: row.get(11)?,
+        error_message: row.get(12)?,
+        created_at: row.get(13)?,
+        finished_at: row.get(14)?,
+        kept_until: row.get(15)?,
+        size: row.get(16)?,
+        stored: row.get(17)?,
+        metadata: row.get(18)?,
+        restorations: row.get(19)?,
     })
 }
 
-/// Inserts the backup in state Backing up, its parts and its job. Returns id and uuid.
-pub fn insert(connection: &Connection, new: &NewBackup) -> rusqlite::Result<(i64, String)> {
-    let uuid = new_uuid();
-    let size: i64 = new.volumes.iter().map(|volume| volume.size).sum();
+/// Inserts the backup in state Backing up; its volumes and its job are inserted apart. Returns its id.
+pub fn insert(connection: &Connection, new: &NewBackup) -> rusqlite::Result<i64> {
     connection.execute(
-        "INSERT INTO backup (uuid, project_id, instance_id, schedule_id, trigger_at, description, state, created_at, kept_until, \
-         size, reserved, metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO backup (uuid, kind, project_id, user_uuid, instance_id, schedule_id, trigger_at, description, state, created_at, \
+         kept_until, size, reserved, metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
-            uuid,
+            new.uuid,
+            new.kind,
             new.project_id,
+            new.user_uuid,
             new.instance_id,
             new.schedule.map(|(id, _)| id),
             new.schedule.map(|(_, at)| at),
@@ -97,50 +107,59 @@ pub fn insert(connection: &Connection, new: &NewBackup) -> rusqlite::Result<(i64
             BackupState::BackingUp,
             new.created_at,
             new.kept_until,
-            size,
-            size,
+            new.size,
+            new.size,
             new.metadata.to_string()
         ],
     )?;
-    let id = connection.last_insert_rowid();
-    for volume in new.volumes {
-        connection.execute(
-            "INSERT INTO volume_backup (uuid, backup_id, position, volume_id, name, bootable, size, created) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            params![new_uuid(), id, volume.position, volume.id, volume.name, volume.bootable, volume.size, new.created_at],
-        )?;
-    }
-    jobs::insert(connection, JobKind::Create, id, &Value::Null, new.created_at)?;
-    Ok((id, uuid))
+    Ok(connection.last_insert_rowid())
 }
 
 /// Moves the backup from one state to another; false if it was not in the first.
 pub fn transition(connection: &Connection, id: i64, from: BackupState, to: BackupState) -> rusqlite::Result<bool> {
-    Ok(connection.execute("UPDATE backup SET state = ? WHERE id = ? AND state = ?", params![to, id, from])? == 1)
+    Ok(connection.execute(
+        "UPDATE backup SET state = ?, updated_at = ? WHERE id = ? AND state = ?",
+        params![to, crate::clock::now_ms(), id, from],
+    )? == 1)
 }
 
 /// Backing up -> Ready.
 pub fn complete(connection: &Connection, id: i64, stored: i64, now: i64) -> rusqlite::Result<bool> {
     Ok(connection.execute(
-        "UPDATE backup SET state = ?, stored = ?, finished_at = ? WHERE id = ? AND state = ?",
+        "UPDATE backup SET state = ?1, stored = ?2, finished_at = ?3, updated_at = ?3 WHERE id = ?4 AND state = ?5",
         params![BackupState::Ready, stored, now, id, BackupState::BackingUp],
     )? == 1)
 }
 
-/// The making failed: Erred, and the quota is given back because none of its data is kept.
-pub fn fail(connection: &Connection, id: i64, message: &str, now: i64) -> rusqlite::Result<()> {
+/// The making failed: Backing up -> Erred, and the quota is given back because none of its data is kept.
+pub fn fail(connection: &Connection, id: i64, message: &str, now: i64) -> rusqlite::Result<bool> {
+    Ok(connection.execute(
+        "UPDATE backup SET state = ?1, error_message = ?2, fail_reason = ?2, finished_at = ?3, updated_at = ?3, reserved = 0 \
+         WHERE id = ?4 AND state = ?5",
+        params![BackupState::Erred, message, now, id, BackupState::BackingUp],
+    )? == 1)
+}
+
+/// The stored data was found corrupt, or somebody says so: Erred, but the data stays until the backup is deleted.
+pub fn mark_corrupt(connection: &Connection, id: i64, message: &str) -> rusqlite::Result<()> {
     connection.execute(
-        "UPDATE backup SET state = ?, error_message = ?, finished_at = ?, reserved = 0 WHERE id = ?",
-        params![BackupState::Erred, message, now, id],
+        "UPDATE backup SET state = ?1, error_message = ?2, fail_reason = ?2, updated_at = ?3 WHERE id = ?4",
+        params![BackupState::Erred, message, crate::clock::now_ms(), id],
     )?;
     Ok(())
 }
 
-/// The stored data was found corrupt: Erred, but the data stays until the backup is deleted.
-pub fn mark_corrupt(connection: &Connection, id: i64, message: &str) -> rusqlite::Result<()> {
+/// Remembers why a restore failed, whatever becomes of the backup.
+pub fn set_fail_reason(connection: &Connection, id: i64, message: &str) -> rusqlite::Result<()> {
+    connection.execute("UPDATE backup SET fail_reason = ? WHERE id = ?", params![message, id])?;
+    Ok(())
+}
+
+/// Puts the backup into a state, whatever it was in, without an error. For administrators (Cinder's os-reset_status).
+pub fn reset(connection: &Connection, id: i64, state: BackupState, now: i64) -> rusqlite::Result<()> {
     connection.execute(
-        "UPDATE backup SET state = ?, error_message = ? WHERE id = ?",
-        params![BackupState::Erred, message, id],
+        "UPDATE backup SET state = ?, error_message = '', updated_at = ? WHERE id = ?",
+        params![state, now, id],
     )?;
     Ok(())
 }
@@ -181,7 +200,7 @@ pub fn by_id(connection: &Connection, id: i64) -> rusqlite::Result<Option<Backup
     connection.prepare_cached(&format!("SELECT {COLUMNS} FROM {FROM} WHERE b.id = ?"))?.query_row([id], read).optional()
 }
 
-/// Filter columns: b.* (backup), i.* (instance), p.* (project), s.* (schedule).
+/// Instances' backups only. For columns see [`FROM`].
 pub fn rows(connection: &Connection, filter: &Filter, page: &Page) -> rusqlite::Result<Vec<Backup>> {
     list::rows(connection, &format!("SELECT {COLUMNS} FROM {FROM}"), filter, page, read)
 }
@@ -190,6 +209,16 @@ pub fn in_state(connection: &Connection, state: BackupState) -> rusqlite::Result
     connection
         .prepare_cached(&format!("SELECT {COLUMNS} FROM {FROM} WHERE b.state = ? ORDER BY b.id"))?
         .query_map([state], read)?
+        .collect()
+}
+
+/// The snapshots of a volume.
+pub fn snapshots_of(connection: &Connection, volume_id: i64) -> rusqlite::Result<Vec<Backup>> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM {FROM} WHERE b.id IN (SELECT backup_id FROM volume_backup WHERE volume_id = ? AND kind = ?) ORDER BY b.id"
+        ))?
+        .query_map(params![volume_id, BackupKind::Snapshot], read)?
         .collect()
 }
 
@@ -235,85 +264,28 @@ pub fn begin_delete(connection: &Connection, id: i64, now: i64) -> rusqlite::Res
     let begun = transition(connection, id, BackupState::Ready, BackupState::Deleting)?
         || transition(connection, id, BackupState::Erred, BackupState::Deleting)?;
     if begun {
-        jobs::insert(connection, JobKind::Delete, id, &Value::Null, now)?;
+        jobs::insert(connection, JobKind::Delete, id, None, &Value::Null, now)?;
     }
     Ok(begun)
 }
 
-/// Ready -> Restoring with its job, in one go; false if the state forbids it.
-pub fn begin_restore(connection: &Connection, id: i64, target: &Value, now: i64) -> rusqlite::Result<bool> {
-    let begun = transition(connection, id, BackupState::Ready, BackupState::Restoring)?;
+/// Ready -> Restoring with its job, in one go; false if the state forbids it. A snapshot stays Ready. `volume_id`: the
+/// registered volume that is written to, if it is one.
+pub fn begin_restore(
+    connection: &Connection,
+    id: i64,
+    volume_id: Option<i64>,
+    target: &Value,
+    now: i64,
+) -> rusqlite::Result<bool> {
+    let begun = connection.execute(
+        "UPDATE backup SET state = iif(kind = ?1, state, ?2), updated_at = ?3 WHERE id = ?4 AND state = ?5",
+        params![BackupKind::Snapshot, BackupState::Restoring, now, id, BackupState::Ready],
+    )? == 1;
     if begun {
-        jobs::insert(connection, JobKind::Restore, id, target, now)?;
+        jobs::insert(connection, JobKind::Restore, id, volume_id, target, now)?;
     }
     Ok(begun)
-}
-
-// ---- parts
-
-/// The backup of one volume, a part of an instance's backup.
-#[derive(Clone, Debug)]
-pub struct VolumeBackup {
-    pub id: i64,
-    pub position: i64,
-    pub volume_id: Option<i64>,
-    pub name: String,
-    pub bootable: bool,
-    pub size: i64,
-    pub map_id: Option<i64>,
-}
-
-impl VolumeBackup {
-    /// What it is called in messages.
-    pub fn label(&self) -> String {
-        format!("volume {} ({})", self.position, self.name)
-    }
-}
-
-pub fn parts(connection: &Connection, backup_id: i64) -> rusqlite::Result<Vec<VolumeBackup>> {
-    connection
-        .prepare_cached(
-            "SELECT id, position, volume_id, name, bootable, size, map_id FROM volume_backup WHERE backup_id = ? ORDER BY position",
-        )?
-        .query_map([backup_id], |row| {
-            Ok(VolumeBackup {
-                id: row.get(0)?,
-                position: row.get(1)?,
-                volume_id: row.get(2)?,
-                name: row.get(3)?,
-                bootable: row.get(4)?,
-                size: row.get(5)?,
-                map_id: row.get(6)?,
-            })
-        })?
-        .collect()
-}
-
-/// The part's bytes are all stored.
-pub fn complete_part(connection: &Connection, id: i64, map_id: i64, stored: i64) -> rusqlite::Result<()> {
-    connection.execute("UPDATE volume_backup SET map_id = ?, stored = ? WHERE id = ?", params![map_id, stored, id])?;
-    Ok(())
-}
-
-/// The volume has another size than when the backup was ordered; see [`reserve_parts`].
-pub fn resize_part(connection: &Connection, id: i64, size: i64) -> rusqlite::Result<()> {
-    connection.execute("UPDATE volume_backup SET size = ? WHERE id = ?", params![size, id])?;
-    Ok(())
-}
-
-/// Takes what its parts need of the quota.
-pub fn reserve_parts(connection: &Connection, backup_id: i64) -> rusqlite::Result<()> {
-    connection.execute(
-        "UPDATE backup SET (size, reserved) = (SELECT sum(size), sum(size) FROM volume_backup WHERE backup_id = ?1) WHERE id = ?1",
-        [backup_id],
-    )?;
-    Ok(())
-}
-
-/// Takes the map away from a part, before the store deletes the map.
-pub fn forget_map(connection: &Connection, id: i64) -> rusqlite::Result<()> {
-    connection.execute("UPDATE volume_backup SET map_id = NULL WHERE id = ?", [id])?;
-    Ok(())
 }
 
 // ---- restorations

@@ -40,6 +40,8 @@ pub struct Event {
     pub severity: String,
     pub message: String,
     pub context: Value,
+    /// uuid of what it is about.
+    pub scope: String,
 }
 
 /// Kept events; older ones are dropped by the timer.
@@ -76,6 +78,7 @@ fn read(row: &Row) -> rusqlite::Result<Event> {
         severity: row.get(3)?,
         message: row.get(4)?,
         context: serde_json::from_str(&context).unwrap_or(Value::Null),
+        scope: row.get(6)?,
     })
 }
 
@@ -84,6 +87,6 @@ pub fn count(connection: &Connection, filter: &Filter) -> rusqlite::Result<i64> 
 }
 
 pub fn list(connection: &Connection, filter: &Filter, page: &Page) -> rusqlite::Result<(i64, Vec<Event>)> {
-    let select = "SELECT id, created, type, severity, message, context FROM event";
+    let select = "SELECT id, created, type, severity, message, context, scope FROM event";
     Ok((count(connection, filter)?, list::rows(connection, select, filter, page, read)?))
 }

@@ -1,67 +1,135 @@
 //! Jobs: work that was promised with a state change and not yet done.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobKind {
+    /// Reads volumes into the store.
     Create,
+    /// Writes a backup or a snapshot to volumes or a path.
     Restore,
+    /// Removes a backup or a snapshot.
     Delete,
+    /// Makes the empty file of a new volume.
+    Provision,
+    /// Fills a new volume with another one's bytes.
+    Copy,
+    /// Makes a volume's file larger.
+    Extend,
+    /// Removes a volume.
+    Erase,
 }
+
+const NAMES: [(JobKind, &str); 7] = [
+    (JobKind::Create, "create"),
+    (JobKind::Restore, "restore"),
+    (JobKind::Delete, "delete"),
+    (JobKind::Provision, "provision"),
+    (JobKind::Copy, "copy"),
+    (JobKind::Extend, "extend"),
+    (JobKind::Erase, "erase"),
+];
 
 impl JobKind {
     pub fn as_str(self) -> &'static str {
-        match self {
-            JobKind::Create => "create",
-            JobKind::Restore => "restore",
-            JobKind::Delete => "delete",
-        }
+        NAMES.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
     }
 
-    fn from_stored(name: &str) -> JobKind {
-        match name {
-            "create" => JobKind::Create,
-            "restore" => JobKind::Restore,
-            _ => JobKind::Delete, // the schema allows no fourth
-        }
+    pub fn from_stored(name: &str) -> Option<JobKind> {
+        NAMES.iter().find(|(_, known)| *known == name).map(|(kind, _)| *kind)
     }
 }
 
 #[derive(Clone, Debug)]
 pub struct Job {
+    pub id: i64,
     pub kind: JobKind,
-    pub backup_id: i64,
-    /// Work on one instance is done one after another.
-    pub instance_id: i64,
-    /// Where a restore goes.
+    pub backup_id: Option<i64>,
+    /// The volume that is written to.
+    pub volume_id: Option<i64>,
+    /// The volume that a copy reads.
+    pub source_id: Option<i64>,
+    /// Where a restore goes, how large a volume was before.
     pub target: Value,
+    /// All volumes that it reads or writes.
+    volumes: Vec<i64>,
 }
 
-const SELECT: &str = "SELECT j.kind, j.backup_id, b.instance_id, j.target FROM job j JOIN backup b ON b.id = j.backup_id";
+/// What a job needs for itself while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Claim {
+    Backup(i64),
+    Volume(i64),
+}
+
+impl Job {
+    pub fn claims(&self) -> impl Iterator<Item = Claim> + '_ {
+        self.backup_id.map(Claim::Backup).into_iter().chain(self.volumes.iter().copied().map(Claim::Volume))
+    }
+}
+
+const SELECT: &str = "SELECT j.id, j.kind, j.backup_id, j.volume_id, j.source_id, j.target, \
+    (SELECT json_group_array(b.volume_id) FROM volume_backup b WHERE b.backup_id = j.backup_id AND j.kind = 'create') FROM job j";
 
 fn read(row: &Row) -> rusqlite::Result<Job> {
-    let kind: String = row.get(0)?;
-    let target: String = row.get(3)?;
+    let target: String = row.get(5)?;
+    let read: String = row.get(6)?;
+    let (volume_id, source_id) = (row.get(3)?, row.get(4)?);
+    let read: Vec<Option<i64>> = serde_json::from_str(&read).unwrap_or_default();
     Ok(Job {
-        kind: JobKind::from_stored(&kind),
-        backup_id: row.get(1)?,
-        instance_id: row.get(2)?,
+        id: row.get(0)?,
+        kind: row.get(1)?,
+        backup_id: row.get(2)?,
+        volume_id,
+        source_id,
         target: serde_json::from_str(&target).unwrap_or(Value::Null),
+        volumes: read.into_iter().chain([volume_id, source_id]).flatten().collect(),
     })
 }
 
-pub fn insert(connection: &Connection, kind: JobKind, backup_id: i64, target: &Value, now: i64) -> rusqlite::Result<()> {
+/// Work on a backup; a restore to a registered volume names that.
+pub fn insert(
+    connection: &Connection,
+    kind: JobKind,
+    backup_id: i64,
+    volume_id: Option<i64>,
+    target: &Value,
+    now: i64,
+) -> rusqlite::Result<()> {
     connection.execute(
-        "INSERT INTO job (kind, backup_id, target, created) VALUES (?, ?, ?, ?)",
-        params![kind.as_str(), backup_id, target.to_string(), now],
+        "INSERT INTO job (kind, backup_id, volume_id, target, created) VALUES (?, ?, ?, ?, ?)",
+        params![kind, backup_id, volume_id, target.to_string(), now],
     )?;
     Ok(())
 }
 
-pub fn remove(connection: &Connection, backup_id: i64) -> rusqlite::Result<()> {
-    connection.execute("DELETE FROM job WHERE backup_id = ?", [backup_id])?;
+/// Work on a volume alone.
+pub fn insert_volume_job(
+    connection: &Connection,
+    kind: JobKind,
+    volume_id: i64,
+    source_id: Option<i64>,
+    target: &Value,
+    now: i64,
+) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT INTO job (kind, volume_id, source_id, target, created) VALUES (?, ?, ?, ?, ?)",
+        params![kind, volume_id, source_id, target.to_string(), now],
+    )?;
     Ok(())
+}
+
+pub fn remove(connection: &Connection, id: i64) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM job WHERE id = ?", [id])?;
+    Ok(())
+}
+
+/// Takes promised work of this kind on a backup back.
+pub fn revoke(connection: &Connection, backup_id: i64, kind: JobKind) -> rusqlite::Result<bool> {
+    Ok(connection.execute("DELETE FROM job WHERE backup_id = ? AND kind = ?", params![backup_id, kind])? > 0)
 }
 
 /// The promised work, oldest first.
@@ -69,15 +137,36 @@ pub fn all(connection: &Connection) -> rusqlite::Result<Vec<Job>> {
     connection.prepare_cached(&format!("{SELECT} ORDER BY j.id"))?.query_map([], read)?.collect()
 }
 
-/// Is there work to be done on the instance's volumes?
-pub fn on_instance(connection: &Connection, instance_id: i64) -> rusqlite::Result<bool> {
+/// The oldest promised work of a kind that is wanted, that is not `running`, and that needs nothing which running or older
+/// work claims: what concerns one volume or one backup is done in the order it was promised in.
+pub fn next(
+    connection: &Connection,
+    wanted: impl Fn(JobKind) -> bool,
+    running: impl Fn(i64) -> bool,
+    mut claimed: HashSet<Claim>,
+) -> rusqlite::Result<Option<Job>> {
+    let mut statement = connection.prepare_cached(&format!("{SELECT} ORDER BY j.id"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let job = read(row)?;
+        if !running(job.id) && wanted(job.kind) && !job.claims().any(|claim| claimed.contains(&claim)) {
+            return Ok(Some(job));
+        }
+        claimed.extend(job.claims());
+    }
+    Ok(None)
+}
+
+/// Is there work to be done on the volume?
+pub fn on_volume(connection: &Connection, volume_id: i64) -> rusqlite::Result<bool> {
     connection.query_row(
-        "SELECT EXISTS (SELECT 1 FROM job j JOIN backup b ON b.id = j.backup_id WHERE b.instance_id = ? AND j.kind <> 'delete')",
-        [instance_id],
+        "SELECT EXISTS (SELECT 1 FROM job WHERE volume_id = ?1 OR source_id = ?1)
+            OR EXISTS (SELECT 1 FROM job j JOIN volume_backup b ON b.backup_id = j.backup_id WHERE j.kind = 'create' AND b.volume_id = ?1)",
+        [volume_id],
         |row| row.get(0),
     )
 }
 
 pub fn of_backup(connection: &Connection, backup_id: i64) -> rusqlite::Result<Option<Job>> {
-    connection.prepare_cached(&format!("{SELECT} WHERE j.backup_id = ?"))?.query_row([backup_id], read).optional()
+    connection.prepare_cached(&format!("{SELECT} WHERE j.backup_id = ? ORDER BY j.id"))?.query_row([backup_id], read).optional()
 }

@@ -12,17 +12,24 @@ pub mod meta;
 pub mod projects;
 pub mod schedules;
 pub mod users;
+pub mod volume_backups;
 pub mod volumes;
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
-use crate::model::backup::BackupState;
+use crate::model::backup::{BackupKind, BackupState};
 use crate::model::instance::InstanceState;
 use crate::model::role::Role;
+use crate::model::volume::VolumeState;
 
 /// A new identifier: random, 32 lower-case hex digits.
 pub fn new_uuid() -> String {
     uuid::Uuid::new_v4().simple().to_string()
+}
+
+/// An identifier as OpenStack writes it (RFC 9562); what is none is returned as it is.
+pub fn dashed(uuid: &str) -> String {
+    uuid::Uuid::try_parse(uuid).map_or_else(|_| uuid.to_string(), |uuid| uuid.hyphenated().to_string())
 }
 
 /// Stores a domain enum by its stable name.
@@ -42,4 +49,4 @@ macro_rules! stored_by_name {
         }
     )*};
 }
-stored_by_name!(BackupState, InstanceState, Role);
+stored_by_name!(jobs::JobKind, BackupKind, BackupState, InstanceState, Role, VolumeState);

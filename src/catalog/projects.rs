@@ -23,7 +23,7 @@ fn read(row: &Row) -> rusqlite::Result<Project> {
     Ok(Project { id: row.get(0)?, uuid: row.get(1)?, name: row.get(2)?, description: row.get(3)?, created: row.get(4)? })
 }
 
-/// Makes a project with its quota rows, all unlimited.
+/// Makes a project with its quota rows, all at their defaults.
 pub fn insert(connection: &Connection, name: &str, description: &str, created: i64) -> rusqlite::Result<Project> {
     let uuid = new_uuid();
     connection.execute(
@@ -31,10 +31,10 @@ pub fn insert(connection: &Connection, name: &str, description: &str, created: i
         params![uuid, name, description, created],
     )?;
     let id = connection.last_insert_rowid();
-    for quota in QuotaName::ALL {
+    for quota in QuotaName::all() {
         connection.execute(
-            "INSERT INTO quota (project_id, name, uuid, \"limit\") VALUES (?, ?, ?, ?)",
-            params![id, quota.as_str(), new_uuid(), UNLIMITED],
+            "INSERT INTO quota (project_id, name, uuid) VALUES (?, ?, ?)",
+            params![id, quota.as_str(), new_uuid()],
         )?;
     }
     Ok(Project { id, uuid, name: name.into(), description: description.into(), created })
@@ -97,7 +97,14 @@ pub fn wrong_tallies(connection: &Connection) -> rusqlite::Result<Vec<(i64, Stri
                 UNION ALL SELECT project_id, 'ram', sum(ram) FROM instance GROUP BY project_id
                 UNION ALL SELECT project_id, 'volumes', count(*) FROM volume GROUP BY project_id
                 UNION ALL SELECT project_id, 'volume_bytes', sum(size) FROM volume GROUP BY project_id
-                UNION ALL SELECT project_id, 'backups', count(*) FROM backup GROUP BY project_id
+                UNION ALL SELECT project_id, 'volume_gib', sum((size + 1073741823) >> 30) FROM volume GROUP BY project_id
+                UNION ALL SELECT project_id, 'volume_backups', count(*) FROM volume_backup WHERE kind <> 'snapshot' GROUP BY project_id
+                UNION ALL SELECT project_id, 'volume_backup_gib', sum((size + 1073741823) >> 30) FROM volume_backup WHERE kind <> 'snapshot'
+                    GROUP BY project_id
+                UNION ALL SELECT project_id, 'snapshots', count(*) FROM volume_backup WHERE kind = 'snapshot' GROUP BY project_id
+                UNION ALL SELECT project_id, 'snapshot_gib', sum((size + 1073741823) >> 30) FROM volume_backup WHERE kind = 'snapshot'
+                    GROUP BY project_id
+                UNION ALL SELECT project_id, 'backups', count(*) FROM backup WHERE kind = 'instance' GROUP BY project_id
                 UNION ALL SELECT project_id, 'backup_bytes', sum(reserved) FROM backup GROUP BY project_id)
              SELECT ifnull(t.project_id, truth.project_id), ifnull(t.name, truth.name), ifnull(t.value, 0), ifnull(truth.value, 0)
              FROM tally t FULL JOIN truth ON truth.project_id = t.project_id AND truth.name = t.name
@@ -124,6 +131,11 @@ fn usage(tallies: &HashMap<String, i64>, name: QuotaName) -> i64 {
         QuotaName::Vcpu => of("vcpu"),
         QuotaName::Instances => of("instances"),
         QuotaName::Volumes => of("volumes"),
+        QuotaName::Snapshots => of("snapshots"),
+        QuotaName::Gigabytes => of("volume_gib") + of("snapshot_gib"),
+        QuotaName::Backups => of("volume_backups"),
+        QuotaName::BackupGigabytes => of("volume_backup_gib"),
+        QuotaName::PerVolumeGigabytes | QuotaName::Groups => 0,
     }
 }
 
@@ -131,8 +143,11 @@ fn usage(tallies: &HashMap<String, i64>, name: QuotaName) -> i64 {
 pub fn quotas(connection: &Connection, project: &Project) -> rusqlite::Result<Vec<Quota>> {
     let tallies = tallies(connection, project.id)?;
     let rows: Vec<(String, String, i64)> = connection
-        .prepare_cached("SELECT uuid, name, \"limit\" FROM quota WHERE project_id = ? ORDER BY name")?
-        .query_map([project.id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .prepare_cached(
+            "SELECT q.uuid, q.name, coalesce(q.\"limit\", d.\"limit\", ?2) FROM quota q LEFT JOIN quota_default d ON d.name = q.name \
+             WHERE q.project_id = ?1 ORDER BY q.name",
+        )?
+        .query_map(params![project.id, UNLIMITED], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
     let quota = |(uuid, name, limit): (String, String, i64)| {
         let name = QuotaName::from_stored(&name)?;
@@ -151,6 +166,31 @@ pub fn quota_project(connection: &Connection, quota_uuid: &str) -> rusqlite::Res
 
 pub fn set_limit(connection: &Connection, quota_uuid: &str, limit: i64) -> rusqlite::Result<()> {
     connection.execute("UPDATE quota SET \"limit\" = ? WHERE uuid = ?", params![limit, quota_uuid])?;
+    Ok(())
+}
+
+/// Takes a project's own limits away, so that it follows the defaults again.
+pub fn clear_limits(connection: &Connection, project_id: i64, names: impl Iterator<Item = QuotaName>) -> rusqlite::Result<()> {
+    for name in names {
+        connection.execute("UPDATE quota SET \"limit\" = NULL WHERE project_id = ? AND name = ?", params![project_id, name.as_str()])?;
+    }
+    Ok(())
+}
+
+/// The limit of projects that have none of their own.
+pub fn default_limit(connection: &Connection, name: QuotaName) -> rusqlite::Result<i64> {
+    let found = connection
+        .prepare_cached("SELECT \"limit\" FROM quota_default WHERE name = ?")?
+        .query_row([name.as_str()], |row| row.get(0))
+        .optional()?;
+    Ok(found.unwrap_or(UNLIMITED))
+}
+
+pub fn set_default_limit(connection: &Connection, name: QuotaName, limit: i64) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT INTO quota_default (name, \"limit\") VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET \"limit\" = excluded.\"limit\"",
+        params![name.as_str(), limit],
+    )?;
     Ok(())
 }
 

@@ -9,13 +9,14 @@ use serde_json::Value;
 use super::ingest::{self, Ingested};
 use super::places::check_allowed;
 use super::{Engine, EngineError, Running, orders};
-use crate::catalog::backups::{self, Backup, VolumeBackup};
+use crate::catalog::backups::{self, Backup};
 use crate::catalog::events::Severity;
-use crate::catalog::jobs::{self, Job};
-use crate::catalog::volumes::{self, Volume};
+use crate::catalog::jobs::{self, Job, JobKind};
 use crate::catalog::schedules;
+use crate::catalog::volume_backups::{self, Part};
+use crate::catalog::volumes::{self, Volume};
 use crate::clock;
-use crate::model::backup::BackupState;
+use crate::model::backup::{BackupKind, BackupState};
 use crate::model::quota::QuotaName;
 use crate::model::retention::{self, PruneCandidate};
 use crate::source::Source;
@@ -30,7 +31,7 @@ impl Engine {
         }
     }
 
-    fn read_volumes(&self, job: &Job, running: &Running) -> Result<Vec<(VolumeBackup, Ingested)>, EngineError> {
+    fn read_volumes(&self, job: &Job, running: &Running) -> Result<Vec<(Part, Ingested)>, EngineError> {
         let settings = self.settings();
         let mut opened = Vec::new();
         for (part, volume) in self.parts_and_volumes(job)? {
@@ -51,55 +52,60 @@ impl Engine {
         Ok(done)
     }
 
-    fn parts_and_volumes(&self, job: &Job) -> Result<Vec<(VolumeBackup, Volume)>, EngineError> {
-        let (parts, volumes) = self.db.read(|c| {
-            Ok::<_, rusqlite::Error>((backups::parts(c, job.backup_id)?, volumes::of_instance(c, job.instance_id)?))
-        })?;
-        let find = |part: VolumeBackup| match volumes.iter().find(|v| Some(v.id) == part.volume_id) {
-            Some(volume) => Ok((part, volume.clone())),
-            None => Err(EngineError::Told(format!("{} is no longer registered", part.label()))),
-        };
-        parts.into_iter().map(find).collect()
+    fn parts_and_volumes(&self, job: &Job) -> Result<Vec<(Part, Volume)>, EngineError> {
+        let backup_id = job.backup_id.unwrap_or_default();
+        self.db.read(|c| {
+            let find = |part: Part| match part.volume_id.map(|id| volumes::by_id(c, id)).transpose()?.flatten() {
+                Some(volume) => Ok((part, volume)),
+                None => Err(EngineError::Told(format!("{} is no longer registered", part.label()))),
+            };
+            volume_backups::parts(c, backup_id)?.into_iter().map(find).collect()
+        })
     }
 
     /// Disks grow: what they are now must fit the quota before anything is read.
-    fn reserve(&self, job: &Job, opened: &mut [(VolumeBackup, Source, PathBuf)]) -> Result<(), EngineError> {
+    fn reserve(&self, job: &Job, opened: &mut [(Part, Source, PathBuf)]) -> Result<(), EngineError> {
         if opened.iter().all(|(part, source, _)| part.size == source.size() as i64) {
             return Ok(());
         }
         self.db.write(|tx| {
-            let Some(backup) = backups::by_id(tx, job.backup_id)? else { return Err(EngineError::Cancelled) };
+            let backup_id = job.backup_id.unwrap_or_default();
+            let Some(backup) = backups::by_id(tx, backup_id)? else { return Err(EngineError::Cancelled) };
             let growth: i64 = opened.iter().map(|(part, source, _)| source.size() as i64 - part.size).sum();
             // The volumes themselves count as much as their backup.
             orders::fits(tx, backup.project_id, &[(QuotaName::Storage, growth.saturating_mul(2))])
                 .map_err(|refusal| EngineError::Told(format!("its disks have grown: {refusal}")))?;
             for (part, source, _) in opened.iter_mut() {
                 part.size = source.size() as i64;
-                backups::resize_part(tx, part.id, part.size)?;
+                volume_backups::resize(tx, part.id, part.size)?;
                 if let Some(volume_id) = part.volume_id {
                     volumes::set_size(tx, volume_id, part.size)?;
                 }
             }
-            Ok(backups::reserve_parts(tx, job.backup_id)?)
+            Ok(volume_backups::reserve(tx, backup_id)?)
         })
     }
 
     /// The commit that makes the backup available. It is durable before anybody is told.
-    fn declare_ready(&self, job: &Job, parts: Vec<(VolumeBackup, Ingested)>) -> Result<(), EngineError> {
+    fn declare_ready(&self, job: &Job, parts: Vec<(Part, Ingested)>) -> Result<(), EngineError> {
+        let backup_id = job.backup_id.unwrap_or_default();
         self.db.write(|tx| {
             let mut stored = 0;
             for (part, ingested) in &parts {
                 let map_id = ingested.commit(tx)?;
-                backups::complete_part(tx, part.id, map_id, ingested.stored() as i64)?;
+                volume_backups::complete(tx, part.id, map_id, ingested.stored() as i64, ingested.added() as i64)?;
                 stored += ingested.stored() as i64;
             }
-            if !backups::complete(tx, job.backup_id, stored, clock::now_ms())? {
+            if !backups::complete(tx, backup_id, stored, clock::now_ms())? {
                 return Err(EngineError::Cancelled);
             }
-            jobs::remove(tx, job.backup_id)?;
-            if let Some(backup) = backups::by_id(tx, job.backup_id)? {
+            jobs::remove(tx, job.id)?;
+            if let Some(backup) = backups::by_id(tx, backup_id)? {
                 orders::log_backup(tx, &backup, "resource_backup_creation_succeeded", Severity::Info, || {
-                    format!("Backup of {} has been created.", backup.instance_name)
+                    match backup.kind {
+                        BackupKind::Instance => format!("Backup of {} has been created.", backup.subject),
+                        kind => format!("A {} of {} has been created.", kind.noun(), backup.subject),
+                    }
                 })?;
                 warn_of_changes(tx, &backup, &parts)?;
                 prune(tx, &backup)?;
@@ -110,13 +116,13 @@ impl Engine {
 
     /// Erred, quota given back, and the schedule that asked for it deactivated: nobody must believe in backups that fail.
     pub(super) fn fail_create(&self, job: &Job, reason: &str) {
-        self.write_down("record a failed backup", |tx| fail(tx, job.backup_id, reason));
+        self.write_down("record a failed backup", |tx| fail(tx, job.backup_id.unwrap_or_default(), reason));
         self.maintenance.request();
     }
 }
 
 /// A volume that was written to while it was read holds a mixture of several moments: Ready, but its user must know.
-fn warn_of_changes(tx: &Transaction, backup: &Backup, parts: &[(VolumeBackup, Ingested)]) -> rusqlite::Result<()> {
+fn warn_of_changes(tx: &Transaction, backup: &Backup, parts: &[(Part, Ingested)]) -> rusqlite::Result<()> {
     let changed = parts.iter().filter(|(_, ingested)| ingested.modified);
     let warnings: Vec<String> = changed
         .map(|(part, _)| {
@@ -132,16 +138,20 @@ fn warn_of_changes(tx: &Transaction, backup: &Backup, parts: &[(VolumeBackup, In
     orders::log_backup(tx, backup, "resource_backup_inconsistent", Severity::Warning, || warnings.join(" "))
 }
 
-/// Records that the making of a backup failed; also used at the next start after a crash.
+/// Records that the making of a backup failed; also used at the next start after a crash. One that was given another state
+/// meanwhile keeps that.
 pub(super) fn fail(tx: &Transaction, backup_id: i64, reason: &str) -> rusqlite::Result<()> {
-    backups::fail(tx, backup_id, reason, clock::now_ms())?;
-    jobs::remove(tx, backup_id)?;
+    jobs::revoke(tx, backup_id, JobKind::Create)?;
+    if !backups::fail(tx, backup_id, reason, clock::now_ms())? {
+        return Ok(());
+    }
     let Some(backup) = backups::by_id(tx, backup_id)? else { return Ok(()) };
-    orders::log_backup(tx, &backup, "resource_backup_creation_failed", Severity::Error, || {
-        format!("Backup of {} has failed: {reason}", backup.instance_name)
+    orders::log_backup(tx, &backup, "resource_backup_creation_failed", Severity::Error, || match backup.kind {
+        BackupKind::Instance => format!("Backup of {} has failed: {reason}", backup.subject),
+        kind => format!("A {} of {} has failed: {reason}", kind.noun(), backup.subject),
     })?;
     let Some(schedule_id) = backup.schedule_id else { return Ok(()) };
-    let message = format!("Failed to execute backup schedule for {}. Error: {reason}", backup.instance_name);
+    let message = format!("Failed to execute backup schedule for {}. Error: {reason}", backup.subject);
     deactivate(tx, schedule_id, &message)
 }
 

@@ -6,16 +6,18 @@ use super::{Engine, orders};
 use crate::catalog::backups;
 use crate::catalog::events::Severity;
 use crate::catalog::jobs::{self, Job};
+use crate::catalog::volume_backups;
+use crate::model::backup::BackupState;
 use crate::store::{Store, StoreError};
 
 impl Engine {
     pub(super) fn run_delete(&self, job: &Job) {
         loop {
-            match self.db.write(|tx| remove(tx, job.backup_id)) {
+            match self.db.write(|tx| remove(tx, job)) {
                 Ok(()) => return self.maintenance.request(),
                 // Nothing is wrong with the backup, and deleting is what makes room: it goes as soon as it can be written.
                 Err(StoreError::Full) if !self.is_stopping() => {
-                    log::error!("backup {} cannot be deleted yet: {}", job.backup_id, StoreError::Full);
+                    log::error!("backup {} cannot be deleted yet: {}", job.backup_id.unwrap_or_default(), StoreError::Full);
                     std::thread::sleep(super::RETRY);
                 }
                 Err(StoreError::Full) => return, // the next start goes on
@@ -25,29 +27,35 @@ impl Engine {
     }
 
     pub(super) fn fail_delete(&self, job: &Job, reason: &str) {
-        log::error!("deletion of backup {} failed: {reason}", job.backup_id);
+        let backup_id = job.backup_id.unwrap_or_default();
+        log::error!("deletion of backup {backup_id} failed: {reason}");
         self.write_down("record a failed deletion", |tx| {
-            backups::mark_corrupt(tx, job.backup_id, &format!("deletion failed: {reason}"))?;
-            jobs::remove(tx, job.backup_id)?;
-            let Some(backup) = backups::by_id(tx, job.backup_id)? else { return Ok(()) };
+            backups::mark_corrupt(tx, backup_id, &format!("deletion failed: {reason}"))?;
+            jobs::remove(tx, job.id)?;
+            let Some(backup) = backups::by_id(tx, backup_id)? else { return Ok(()) };
             orders::log_backup(tx, &backup, "resource_backup_deletion_failed", Severity::Error, || {
-                format!("Deletion of a backup of {} has failed: {reason}", backup.instance_name)
+                format!("Deletion of a {} of {} has failed: {reason}", backup.kind.noun(), backup.subject)
             })
         });
     }
 }
 
-fn remove(tx: &Transaction, backup_id: i64) -> Result<(), StoreError> {
+fn remove(tx: &Transaction, job: &Job) -> Result<(), StoreError> {
+    let backup_id = job.backup_id.unwrap_or_default();
     let Some(backup) = backups::by_id(tx, backup_id)? else { return Ok(()) };
-    for part in backups::parts(tx, backup_id)? {
-        if let Some(map_id) = part.map_id {
-            backups::forget_map(tx, part.id)?;
+    jobs::remove(tx, job.id)?;
+    if backup.state != BackupState::Deleting {
+        return Ok(()); // an administrator has thought better of it
+    }
+    for part in volume_backups::parts(tx, backup_id)? {
+        // Others may have been made of the same data.
+        if let Some(map_id) = volume_backups::release_map(tx, &part)? {
             Store::delete_map(tx, map_id)?;
         }
     }
     backups::delete(tx, backup_id)?;
     orders::log_backup(tx, &backup, "resource_backup_deletion_succeeded", Severity::Info, || {
-        format!("A backup of {} has been deleted.", backup.instance_name)
+        format!("A {} of {} has been deleted.", backup.kind.noun(), backup.subject)
     })?;
     Ok(())
 }

@@ -47,6 +47,11 @@ impl Ingested {
         self.sealed.commit(tx)
     }
 
+    /// Chunks added to the store.
+    pub fn added(&self) -> u64 {
+        self.sealed.added
+    }
+
     /// Bytes added to the store.
     pub fn stored(&self) -> u64 {
         self.sealed.stored

@@ -1,8 +1,9 @@
-//! Jobs: backups are made, restored and deleted here, by a few worker threads that take promised work from the catalog.
+//! Jobs: backups and volumes are made, restored and deleted here, by a few worker threads that take promised work from the
+//! catalog.
 //!
 //! The job table is the queue, so nothing that was promised is forgotten with the process: the next start settles it
-//! (recovery.rs). Work on one instance is done one after another; deletions need no volume and have a worker of their own,
-//! so that they never wait for a long backup.
+//! (recovery.rs). Work on one volume or one backup is done one after another, in the order it was promised. What moves no
+//! bytes, such as a deletion, has a worker of its own, so that it never waits for a long backup of something else.
 
 pub mod create;
 mod delete;
@@ -20,6 +21,7 @@ mod recovery;
 pub mod restore;
 pub mod tasks;
 pub mod trigger;
+mod volumes;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -30,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::catalog::jobs::{self, Job, JobKind};
+use crate::catalog::jobs::{self, Claim, Job, JobKind};
 use crate::config::Config;
 use crate::db::Db;
 use crate::store::{Store, StoreError};
@@ -51,6 +53,8 @@ pub struct Settings {
     /// Where registered paths may lie.
     pub roots: Vec<PathBuf>,
     pub restore_directory: PathBuf,
+    /// Where new volumes are made.
+    pub pool_directory: PathBuf,
 }
 
 impl Settings {
@@ -59,12 +63,14 @@ impl Settings {
             workers: config.engine.workers,
             roots: config.volumes.roots.clone(),
             restore_directory: config.volumes.restore_directory.clone(),
+            pool_directory: config.volumes.pool_directory.clone(),
         }
     }
 }
 
 /// A job that a worker is at.
 pub struct Running {
+    job: Job,
     pub progress: Progress,
     pub cancel: AtomicBool,
     pub started: Instant,
@@ -98,23 +104,25 @@ pub struct Engine {
 
 #[derive(Default)]
 struct Dispatch {
-    /// By backup id.
+    /// By job id.
     running: HashMap<i64, Arc<Running>>,
-    /// Instances whose volumes are in use.
-    busy: HashSet<i64>,
+    /// Promised jobs that are to end as soon as they begin.
+    cancelled: HashSet<i64>,
     stopping: bool,
 }
 
 /// Which jobs a worker takes.
 #[derive(Clone, Copy, PartialEq)]
 enum Lane {
+    /// Moves the bytes of volumes; takes long.
     Data,
-    Deletion,
+    Quick,
 }
 
 impl Lane {
     fn takes(self, kind: JobKind) -> bool {
-        (kind == JobKind::Delete) == (self == Lane::Deletion)
+        let moves_bytes = matches!(kind, JobKind::Create | JobKind::Restore | JobKind::Copy);
+        moves_bytes == (self == Lane::Data)
     }
 }
 
@@ -134,7 +142,7 @@ impl Engine {
         });
         engine.recover()?;
         let data_workers = (0..config.engine.jobs.max(1)).map(|n| (format!("job-{n}"), Lane::Data));
-        for (name, lane) in data_workers.chain([("job-delete".to_string(), Lane::Deletion)]) {
+        for (name, lane) in data_workers.chain([("job-quick".to_string(), Lane::Quick)]) {
             let worker = engine.clone();
             engine.spawn(&name, move || worker.work(lane))?;
         }
@@ -156,8 +164,26 @@ impl Engine {
         self.wake.notify_all();
     }
 
+    /// What is being done with a backup right now.
     pub fn running(&self, backup_id: i64) -> Option<Arc<Running>> {
-        self.dispatch().running.get(&backup_id).cloned()
+        self.dispatch().running.values().find(|running| running.job.backup_id == Some(backup_id)).cloned()
+    }
+
+    /// Ends the making or the restoring of a backup, whether it has begun or not; called after the commit that gave the backup
+    /// another state. What it was restored to is in error then.
+    pub fn cancel(&self, backup_id: i64) {
+        let mut dispatch = self.dispatch();
+        let running = dispatch.running.values().find(|running| running.job.backup_id == Some(backup_id));
+        match running {
+            Some(running) => running.cancel.store(true, Ordering::Relaxed),
+            None => match self.db.read(|c| jobs::of_backup(c, backup_id)) {
+                Ok(Some(job)) if job.kind == JobKind::Restore => {
+                    dispatch.cancelled.insert(job.id);
+                }
+                Ok(_) => {}
+                Err(error) => log_catalog("cancel promised work", &error),
+            },
+        }
     }
 
     pub fn running_count(&self) -> usize {
@@ -212,17 +238,12 @@ impl Engine {
     // ---- workers
 
     fn work(&self, lane: Lane) {
-        while let Some((job, running)) = self.next(lane) {
-            let attempt = std::panic::AssertUnwindSafe(|| self.run(&job, &running));
+        while let Some(running) = self.next(lane) {
+            let attempt = std::panic::AssertUnwindSafe(|| self.run(&running));
             if std::panic::catch_unwind(attempt).is_err() {
-                self.settle(&job, "an internal error; see the daemon's log");
+                self.settle(&running.job, "an internal error; see the daemon's log");
             }
-            let mut dispatch = self.dispatch();
-            dispatch.running.remove(&job.backup_id);
-            if job.kind != JobKind::Delete {
-                dispatch.busy.remove(&job.instance_id);
-            }
-            drop(dispatch);
+            self.dispatch().running.remove(&running.job.id);
             self.wake.notify_all();
             self.note_activity();
         }
@@ -247,26 +268,14 @@ impl Engine {
     }
 
     /// The next job for this lane; sleeps until there is one. None: the engine stops.
-    fn next(&self, lane: Lane) -> Option<(Job, Arc<Running>)> {
+    fn next(&self, lane: Lane) -> Option<Arc<Running>> {
         let mut dispatch = self.dispatch();
         loop {
             if dispatch.stopping {
                 return None;
             }
-            let job = self.db.read(jobs::all).map(|jobs| jobs.into_iter().find(|job| free(&dispatch, lane, job)));
-            match job {
-                Ok(Some(job)) => {
-                    let running = Arc::new(Running {
-                        progress: Progress::default(),
-                        cancel: AtomicBool::new(false),
-                        started: Instant::now(),
-                    });
-                    dispatch.running.insert(job.backup_id, running.clone());
-                    if job.kind != JobKind::Delete {
-                        dispatch.busy.insert(job.instance_id);
-                    }
-                    return Some((job, running));
-                }
+            match self.db.read(|c| dispatch.next(c, lane)) {
+                Ok(Some(job)) => return Some(dispatch.begin(job)),
                 Ok(None) => {}
                 Err(error) => log_catalog("look for work", &error),
             }
@@ -274,11 +283,16 @@ impl Engine {
         }
     }
 
-    fn run(&self, job: &Job, running: &Running) {
+    fn run(&self, running: &Running) {
+        let job = &running.job;
         match job.kind {
             JobKind::Create => self.run_create(job, running),
             JobKind::Restore => self.run_restore(job, running),
             JobKind::Delete => self.run_delete(job),
+            JobKind::Provision => self.run_provision(job),
+            JobKind::Copy => self.run_copy(job, running),
+            JobKind::Extend => self.run_extend(job),
+            JobKind::Erase => self.run_erase(job),
         }
     }
 
@@ -288,6 +302,7 @@ impl Engine {
             JobKind::Create => self.fail_create(job, reason),
             JobKind::Restore => self.fail_restore(job, reason, None),
             JobKind::Delete => self.fail_delete(job, reason),
+            JobKind::Provision | JobKind::Copy | JobKind::Extend | JobKind::Erase => self.fail_volume_job(job, reason),
         }
     }
 
@@ -306,10 +321,23 @@ impl Engine {
     }
 }
 
-fn free(dispatch: &Dispatch, lane: Lane, job: &Job) -> bool {
-    lane.takes(job.kind)
-        && !dispatch.running.contains_key(&job.backup_id)
-        && (job.kind == JobKind::Delete || !dispatch.busy.contains(&job.instance_id))
+impl Dispatch {
+    fn next(&self, connection: &rusqlite::Connection, lane: Lane) -> rusqlite::Result<Option<Job>> {
+        let claimed: HashSet<Claim> = self.running.values().flat_map(|running| running.job.claims()).collect();
+        jobs::next(connection, |kind| lane.takes(kind), |id| self.running.contains_key(&id), claimed)
+    }
+
+    fn begin(&mut self, job: Job) -> Arc<Running> {
+        let cancelled = self.cancelled.remove(&job.id);
+        let running = Arc::new(Running {
+            progress: Progress::default(),
+            cancel: AtomicBool::new(cancelled),
+            started: Instant::now(),
+            job,
+        });
+        self.running.insert(running.job.id, running.clone());
+        running
+    }
 }
 
 fn log_catalog(what: &str, error: &rusqlite::Error) {

@@ -13,9 +13,9 @@ pub enum PlaceError {
     NoRoots,
 }
 
-/// Is this resolved path under a root? Where restores make volumes is one too.
+/// Is this resolved path under a root? Where cofferd makes volumes is one too.
 pub fn check_allowed(path: &Path, settings: &Settings) -> Result<(), PlaceError> {
-    let roots = settings.roots.iter().chain([&settings.restore_directory]);
+    let roots = settings.roots.iter().chain([&settings.restore_directory, &settings.pool_directory]);
     if roots.clone().any(|root| under(path, root)) {
         return Ok(());
     }
@@ -41,6 +41,7 @@ mod tests {
             workers: 1,
             roots: roots.iter().map(PathBuf::from).collect(),
             restore_directory: "/var/lib/cofferd/restored".into(),
+            pool_directory: "/var/lib/cofferd/volumes".into(),
         };
         assert!(check_allowed(Path::new("/srv/vm/a.img"), &settings(&["/srv"])).is_ok());
         assert!(check_allowed(Path::new("/var/lib/cofferd/restored/x"), &settings(&[])).is_ok());

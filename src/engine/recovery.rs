@@ -1,44 +1,55 @@
 //! What the daemon does at start with the work it was at when it ended, however it ended: a backup in the making is Erred
-//! and its schedule deactivated, a backup being restored is Ready and the half-made machine Erred, deletions go on.
+//! and its schedule deactivated, a backup being restored is Ready and what was being made of it in error; a volume being copied
+//! is in error; what takes no time (deleting, making an empty volume, extending) goes on.
+
+use rusqlite::Transaction;
 
 use super::restore::{self, Goal};
-use super::{Engine, EngineStartError, create};
+use super::{Engine, EngineStartError, create, volumes};
 use crate::catalog::backups;
-use crate::catalog::jobs::{self, Job};
+use crate::catalog::jobs::{self, Job, JobKind};
 use crate::model::backup::BackupState;
 
 const INTERRUPTED: &str = "interrupted: the daemon ended while this was running";
 
 impl Engine {
     pub(super) fn recover(&self) -> Result<(), EngineStartError> {
-        let (making, restoring) = self.db.read(|c| {
-            Ok::<_, rusqlite::Error>((backups::in_state(c, BackupState::BackingUp)?, backups::in_state(c, BackupState::Restoring)?))
-        })?;
-        for backup in &making {
-            log::warn!("backup {} of {} was interrupted", backup.uuid, backup.instance_name);
-            self.db.write(|tx| create::fail(tx, backup.id, INTERRUPTED))?;
-        }
-        for backup in &restoring {
-            log::warn!("the restoration of backup {} of {} was interrupted", backup.uuid, backup.instance_name);
-            match self.db.read(|c| jobs::of_backup(c, backup.id))? {
-                Some(job) => self.interrupt_restore(&job)?,
-                None => self.db.write(|tx| backups::transition(tx, backup.id, BackupState::Restoring, BackupState::Ready).map(|_| ()))?,
+        let promised = self.db.read(jobs::all)?;
+        for job in &promised {
+            match job.kind {
+                JobKind::Create => {
+                    let backup_id = job.backup_id.unwrap_or_default();
+                    log::warn!("the making of backup {backup_id} was interrupted");
+                    self.db.write(|tx| create::fail(tx, backup_id, INTERRUPTED))?;
+                }
+                JobKind::Restore => self.interrupt_restore(job)?,
+                JobKind::Copy => {
+                    self.remove_new_file(job.volume_id.unwrap_or_default());
+                    self.db.write(|tx| volumes::fail(tx, job, INTERRUPTED))?;
+                }
+                JobKind::Delete | JobKind::Provision | JobKind::Extend | JobKind::Erase => {}
             }
         }
-        self.resume_deletions()?;
+        self.db.write(settle_without_job)?;
         // What an interrupted backup had stored already is nobody's now.
-        if !making.is_empty() {
+        if promised.iter().any(|job| job.kind == JobKind::Create) {
             self.maintenance.request();
         }
         Ok(())
     }
 
     fn interrupt_restore(&self, job: &Job) -> Result<(), rusqlite::Error> {
+        log::warn!("the restoration of backup {} was interrupted", job.backup_id.unwrap_or_default());
         let reason = match Goal::read(&job.target) {
             Some(Goal::Instance { id, .. }) => {
                 self.remove_new_files(id);
                 INTERRUPTED.to_string()
             }
+            Some(Goal::Volume { id, fresh: true, .. }) => {
+                self.remove_new_file(id);
+                INTERRUPTED.to_string()
+            }
+            Some(Goal::Volume { .. }) => format!("{INTERRUPTED}; the volume is incomplete: restore to it once more"),
             // Whether the file there is the one that was being made cannot be known any more, so it stays.
             Some(Goal::Path { path, .. }) => {
                 log::warn!("{} may be incomplete: restore over it once more, or remove it", path.display());
@@ -48,17 +59,20 @@ impl Engine {
         };
         self.db.write(|tx| restore::fail(tx, job, &reason, None))
     }
+}
 
-    /// A backup that is Deleting without a job (it cannot happen by our own hand) gets one, so that it does not stay for ever.
-    fn resume_deletions(&self) -> Result<(), rusqlite::Error> {
-        self.db.write(|tx| {
-            for backup in backups::in_state(tx, BackupState::Deleting)? {
-                if jobs::of_backup(tx, backup.id)?.is_none() {
-                    let now = crate::clock::now_ms();
-                    jobs::insert(tx, jobs::JobKind::Delete, backup.id, &serde_json::Value::Null, now)?;
-                }
-            }
-            Ok(())
-        })
+/// States that only a job can lead out of, without one: it cannot happen by our own hand, but nothing must stay so for ever.
+fn settle_without_job(tx: &Transaction) -> rusqlite::Result<()> {
+    for backup in backups::in_state(tx, BackupState::BackingUp)? {
+        create::fail(tx, backup.id, INTERRUPTED)?;
     }
+    for backup in backups::in_state(tx, BackupState::Restoring)? {
+        backups::transition(tx, backup.id, BackupState::Restoring, BackupState::Ready)?;
+    }
+    for backup in backups::in_state(tx, BackupState::Deleting)? {
+        if jobs::of_backup(tx, backup.id)?.is_none() {
+            jobs::insert(tx, JobKind::Delete, backup.id, None, &serde_json::Value::Null, crate::clock::now_ms())?;
+        }
+    }
+    Ok(())
 }

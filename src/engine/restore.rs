@@ -1,25 +1,36 @@
-//! Restoring: to the volumes of a new instance, or one volume to a file or device of the administrator's choice.
+//! Restoring: to the volumes of a new instance, to a volume, or one volume to a file or device of the administrator's choice.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use rusqlite::Transaction;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::emit::emit;
+use super::places::check_allowed;
 use super::{Engine, EngineError, Running, orders};
-use crate::catalog::backups::{self, VolumeBackup};
+use crate::catalog::backups;
 use crate::catalog::events::Severity;
 use crate::catalog::instances;
 use crate::catalog::jobs::{self, Job};
+use crate::catalog::volume_backups::{self, Part};
 use crate::catalog::volumes::{self, Volume};
-use crate::model::backup::BackupState;
+use crate::catalog::dashed;
+use crate::clock;
+use crate::model::backup::{BackupKind, BackupState};
 use crate::model::instance::InstanceState;
+use crate::model::volume::VolumeState;
 use crate::source::Target;
+
+/// Why a restore ended that an administrator has ended.
+const CANCELLED: &str = "cancelled by an administrator; what was restored so far is incomplete";
 
 /// The `target` of a restore job: what orders.rs and the administrator's API write.
 pub(super) enum Goal {
     Instance { id: i64, start: bool },
+    /// `part`: the volume_backup that is written. `fresh`: the volume is new and has no file yet. `rename`: it takes its source's
+    /// name and description at the end.
+    Volume { id: i64, part: i64, fresh: bool, rename: bool },
     Path { path: PathBuf, position: i64, create: bool, task: u64 },
 }
 
@@ -27,6 +38,10 @@ impl Goal {
     pub(super) fn read(target: &Value) -> Option<Goal> {
         if let Some(id) = target["instance"].as_i64() {
             return Some(Goal::Instance { id, start: target["start"].as_bool().unwrap_or(false) });
+        }
+        if let Some(id) = target["volume"].as_i64() {
+            let flag = |name: &str| target[name].as_bool().unwrap_or(false);
+            return Some(Goal::Volume { id, part: target["part"].as_i64()?, fresh: flag("fresh"), rename: flag("rename") });
         }
         Some(Goal::Path {
             path: PathBuf::from(target["path"].as_str()?),
@@ -49,11 +64,15 @@ impl Engine {
         };
         let outcome = match &goal {
             Goal::Instance { id, .. } => self.restore_instance(job, *id, running),
+            Goal::Volume { id, part, fresh, .. } => self.restore_volume(*id, *part, *fresh, running),
             Goal::Path { path, position, create, .. } => self.restore_path(job, path, *position, *create, running),
         };
         match outcome {
             Ok(()) => self.finish_restore(job, &goal, running),
-            Err(EngineError::Cancelled) => self.fail_restore(job, "interrupted: the daemon was stopped during the restoration", None),
+            Err(EngineError::Cancelled) if self.is_stopping() => {
+                self.fail_restore(job, "interrupted: the daemon was stopped during the restoration", None)
+            }
+            Err(EngineError::Cancelled) => self.fail_restore(job, CANCELLED, None),
             Err(error @ EngineError::Corrupt { .. }) => self.fail_restore(job, &error.to_string(), Some(&error.to_string())),
             Err(error) => self.fail_restore(job, &error.to_string(), None),
         }
@@ -61,7 +80,7 @@ impl Engine {
 
     fn restore_instance(&self, job: &Job, instance_id: i64, running: &Running) -> Result<(), EngineError> {
         self.db.write(|tx| instances::set_state(tx, instance_id, InstanceState::Provisioning, ""))?;
-        let parts = self.db.read(|c| backups::parts(c, job.backup_id))?;
+        let parts = self.parts(job)?;
         let new = self.db.read(|c| volumes::of_instance(c, instance_id))?;
         running.progress.total.store(parts.iter().map(|p| p.size as u64).sum(), Ordering::Relaxed);
         for part in &parts {
@@ -76,8 +95,36 @@ impl Engine {
         Ok(())
     }
 
+    fn parts(&self, job: &Job) -> rusqlite::Result<Vec<Part>> {
+        self.db.read(|c| volume_backups::parts(c, job.backup_id.unwrap_or_default()))
+    }
+
+    fn restore_volume(&self, volume_id: i64, part_id: i64, fresh: bool, running: &Running) -> Result<(), EngineError> {
+        let (volume, parts) = self.db.read(|c| {
+            let parts = volume_backups::parts(c, running.job.backup_id.unwrap_or_default())?;
+            Ok::<_, rusqlite::Error>((volumes::by_id(c, volume_id)?, parts))
+        })?;
+        let volume = volume.ok_or_else(|| EngineError::Told("the volume is no longer registered".into()))?;
+        let part = parts.into_iter().find(|part| part.id == part_id);
+        let part = part.ok_or_else(|| EngineError::Told("the backup has no such volume".into()))?;
+        running.progress.total.store(part.size as u64, Ordering::Relaxed);
+        let path = Path::new(&volume.path);
+        let written = self.open_target(&volume, &part, fresh).and_then(|target| self.emit_part(&part, &target, fresh, running));
+        written.map_err(|error| error.without_path(path, &volume.label()))
+    }
+
+    fn open_target(&self, volume: &Volume, part: &Part, fresh: bool) -> Result<Target, EngineError> {
+        let path = Path::new(&volume.path);
+        if fresh {
+            make_private_directory(path.parent().unwrap_or(Path::new("/")))?;
+            return Target::create(path, volume.size as u64).map_err(EngineError::Target);
+        }
+        check_allowed(path, &self.settings())?;
+        Target::open(path, part.size as u64).map_err(EngineError::Target)
+    }
+
     fn restore_path(&self, job: &Job, path: &Path, position: i64, create: bool, running: &Running) -> Result<(), EngineError> {
-        let parts = self.db.read(|c| backups::parts(c, job.backup_id))?;
+        let parts = self.parts(job)?;
         let part = parts.iter().find(|part| part.position == position);
         let part = part.ok_or_else(|| EngineError::Told(format!("the backup has no volume {position}")))?;
         running.progress.total.store(part.size as u64, Ordering::Relaxed);
@@ -93,21 +140,25 @@ impl Engine {
         outcome
     }
 
-    fn emit_part(&self, part: &VolumeBackup, target: &Target, fresh: bool, running: &Running) -> Result<(), EngineError> {
+    fn emit_part(&self, part: &Part, target: &Target, fresh: bool, running: &Running) -> Result<(), EngineError> {
         let map_id = part.map_id.ok_or_else(|| EngineError::Told(format!("volume {} of the backup has no data", part.position)))?;
         emit(&self.store, map_id, target, fresh, self.settings().workers, &running.progress, &running.cancel)
     }
 
     fn finish_restore(&self, job: &Job, goal: &Goal, running: &Running) {
         self.write_down("record a finished restoration", |tx| {
-            if let Goal::Instance { id, start } = goal {
-                let state = if *start { InstanceState::Online } else { InstanceState::Offline };
-                instances::set_state(tx, *id, state, "")?;
-                for volume in volumes::of_instance(tx, *id)? {
-                    volumes::set_state(tx, volume.id, "available", "")?;
+            match goal {
+                Goal::Instance { id, start } => {
+                    let state = if *start { InstanceState::Online } else { InstanceState::Offline };
+                    instances::set_state(tx, *id, state, "")?;
+                    for volume in volumes::of_instance(tx, *id)? {
+                        volumes::set_state(tx, volume.id, VolumeState::Available, "", clock::now_ms())?;
+                    }
                 }
+                Goal::Volume { id, part, fresh, rename } => take_over(tx, *id, *part, *fresh, *rename)?,
+                Goal::Path { .. } => {}
             }
-            release(tx, job.backup_id, "resource_backup_restoration_succeeded", Severity::Info, None)
+            release(tx, job, "resource_backup_restoration_succeeded", Severity::Info, None)
         });
         if let Goal::Path { task, .. } = goal
             && let Some(task) = self.tasks.get(*task)
@@ -119,14 +170,23 @@ impl Engine {
     /// The backup is Ready again (its data is fine) unless `corrupt` says that it is not; what was being made is Erred.
     pub(super) fn fail_restore(&self, job: &Job, reason: &str, corrupt: Option<&str>) {
         let goal = Goal::read(&job.target);
-        if let Some(Goal::Instance { id, .. }) = goal {
-            self.remove_new_files(id);
+        match goal {
+            Some(Goal::Instance { id, .. }) => self.remove_new_files(id),
+            Some(Goal::Volume { id, fresh: true, .. }) => self.remove_new_file(id),
+            _ => {}
         }
         self.write_down("record a failed restoration", |tx| fail(tx, job, reason, corrupt));
         if let Some(Goal::Path { task, .. }) = goal
             && let Some(task) = self.tasks.get(task)
         {
             task.finish(Err(reason.to_string()));
+        }
+    }
+
+    pub(super) fn remove_new_file(&self, volume_id: i64) {
+        match self.db.read(|c| volumes::by_id(c, volume_id)) {
+            Ok(volume) => remove_files(volume.as_slice()),
+            Err(error) => super::log_catalog("find the file of a failed restoration", &error),
         }
     }
 
@@ -139,7 +199,40 @@ impl Engine {
     }
 }
 
-fn make_private_directory(path: &Path) -> Result<(), EngineError> {
+/// A restored volume gets what the backup remembers of its source (Cinder contract 1.7): labels, whether it boots, and its name
+/// if it has none of its own.
+fn take_over(tx: &Transaction, volume_id: i64, part_id: i64, fresh: bool, rename: bool) -> rusqlite::Result<()> {
+    let now = clock::now_ms();
+    volumes::set_state(tx, volume_id, VolumeState::Available, "", now)?;
+    let (Some(volume), Some(backup)) = (volumes::by_id(tx, volume_id)?, volume_backups::by_id(tx, part_id)?) else { return Ok(()) };
+    if backup.kind == BackupKind::Snapshot {
+        return volumes::set_flags(tx, volume_id, backup.bootable, volume.readonly, now);
+    }
+    let parse = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
+    let (recorded, mut labels) = (parse(&backup.volume_labels), parse(&volume.labels));
+    if fresh {
+        let own = std::mem::replace(&mut labels, recorded);
+        labels.extend(own);
+    } else if !recorded.is_empty() {
+        labels = recorded;
+    }
+    if volume.uuid != backup.volume_uuid {
+        labels.insert("src_backup_id".into(), dashed(&backup.uuid).into());
+    }
+    let nameless = rename || volume.name.is_empty() || volume.name.starts_with("restore_backup_");
+    let named_after_source = nameless && !backup.volume_name.is_empty();
+    let (name, description) = match named_after_source {
+        true => (&backup.volume_name, &backup.volume_description),
+        false => (&volume.name, &volume.description),
+    };
+    volumes::set_texts(tx, volume_id, name, description.as_deref(), &Value::Object(labels).to_string(), now)?;
+    if volume.instance_id.is_none() {
+        volumes::set_flags(tx, volume_id, backup.bootable, volume.readonly, now)?;
+    }
+    Ok(())
+}
+
+pub(super) fn make_private_directory(path: &Path) -> Result<(), EngineError> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| {
@@ -157,7 +250,8 @@ pub fn remove_files(gone: &[Volume]) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => log::error!("cannot remove {}: {error}", path.display()),
         }
-        if let Some(directory) = path.parent() {
+        // Those of an instance have a directory of their own.
+        if let Some(directory) = path.parent().filter(|_| volume.instance_id.is_some()) {
             let _ = std::fs::remove_dir(directory); // only if it is empty by now
         }
     }
@@ -165,30 +259,49 @@ pub fn remove_files(gone: &[Volume]) {
 
 /// Records that a restoration failed; also used at the next start after a crash.
 pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str, corrupt: Option<&str>) -> rusqlite::Result<()> {
+    let now = clock::now_ms();
+    let backup_id = job.backup_id.unwrap_or_default();
     if let Some(Goal::Instance { id, .. }) = Goal::read(&job.target) {
         instances::set_state(tx, id, InstanceState::Erred, reason)?;
         for volume in volumes::of_instance(tx, id)? {
-            volumes::set_state(tx, volume.id, "error_restoring", reason)?;
+            volumes::set_state(tx, volume.id, VolumeState::ErrorRestoring, reason, now)?;
         }
+    }
+    if let Some(Goal::Volume { id, .. }) = Goal::read(&job.target)
+        && let Some(volume) = volumes::by_id(tx, id)?
+    {
+        // One that was to be made is in error, like one that an administrator ended the restore of (Cinder contract 6.2).
+        let state = match volume.state {
+            VolumeState::Creating => VolumeState::Error,
+            _ if reason == CANCELLED => VolumeState::Error,
+            _ => VolumeState::ErrorRestoring,
+        };
+        volumes::set_state(tx, id, state, reason, now)?;
+        orders::log_volume(tx, &volume, "resource_volume_restoration_failed", Severity::Error, || {
+            format!("Volume {} could not be restored: {reason}", volume.name)
+        })?;
     }
     // Everybody who sees the backup sees its events; where on the host an administrator restores to is not theirs to know.
     let told = match Goal::read(&job.target) {
         Some(Goal::Path { path, .. }) => reason.replace(&path.display().to_string(), "the target"),
         _ => reason.to_string(),
     };
-    release(tx, job.backup_id, "resource_backup_restoration_failed", Severity::Error, Some(&told))?;
-    if let Some(finding) = corrupt {
-        backups::mark_corrupt(tx, job.backup_id, finding)?;
+    release(tx, job, "resource_backup_restoration_failed", Severity::Error, Some(&told))?;
+    match corrupt {
+        Some(finding) => backups::mark_corrupt(tx, backup_id, finding)?,
+        None => backups::set_fail_reason(tx, backup_id, &told)?,
     }
     Ok(())
 }
 
-fn release(tx: &Transaction, backup_id: i64, kind: &str, severity: Severity, reason: Option<&str>) -> rusqlite::Result<()> {
+/// The backup is as it was before the restore; one that was given another state meanwhile keeps that.
+fn release(tx: &Transaction, job: &Job, kind: &str, severity: Severity, reason: Option<&str>) -> rusqlite::Result<()> {
+    let backup_id = job.backup_id.unwrap_or_default();
     backups::transition(tx, backup_id, BackupState::Restoring, BackupState::Ready)?;
-    jobs::remove(tx, backup_id)?;
+    jobs::remove(tx, job.id)?;
     let Some(backup) = backups::by_id(tx, backup_id)? else { return Ok(()) };
     orders::log_backup(tx, &backup, kind, severity, || match reason {
-        None => format!("A backup of {} has been restored.", backup.instance_name),
-        Some(reason) => format!("Restoration of a backup of {} has failed: {reason}", backup.instance_name),
+        None => format!("A {} of {} has been restored.", backup.kind.noun(), backup.subject),
+        Some(reason) => format!("Restoration of a {} of {} has failed: {reason}", backup.kind.noun(), backup.subject),
     })
 }

@@ -8,6 +8,40 @@
 //!                            +--+-delete-> Deleting -> (gone)
 //! ```
 
+/// What is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BackupKind {
+    /// All volumes of an instance (Waldur).
+    Instance,
+    /// One volume (Cinder's backup).
+    Volume,
+    /// One volume, to make volumes and backups from (Cinder's snapshot). Stays Ready while it is read.
+    Snapshot,
+}
+
+impl BackupKind {
+    /// The name in the coffer.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BackupKind::Instance => "instance",
+            BackupKind::Volume => "volume",
+            BackupKind::Snapshot => "snapshot",
+        }
+    }
+
+    pub fn from_stored(name: &str) -> Option<BackupKind> {
+        [BackupKind::Instance, BackupKind::Volume, BackupKind::Snapshot].into_iter().find(|kind| kind.as_str() == name)
+    }
+
+    /// What it is called in messages and, before `_`, in the names of events.
+    pub fn noun(self) -> &'static str {
+        match self {
+            BackupKind::Instance | BackupKind::Volume => "backup",
+            BackupKind::Snapshot => "snapshot",
+        }
+    }
+}
+
 /// Where a backup stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BackupState {
@@ -58,6 +92,17 @@ impl BackupState {
             BackupState::Restoring => "Restoring",
             BackupState::Deleting => "Deleting",
             BackupState::Erred => "Erred",
+        }
+    }
+
+    /// Cinder's name, for its backups and snapshots.
+    pub fn cinder_name(self) -> &'static str {
+        match self {
+            BackupState::Ready => "available",
+            BackupState::BackingUp => "creating",
+            BackupState::Restoring => "restoring",
+            BackupState::Deleting => "deleting",
+            BackupState::Erred => "error",
         }
     }
 

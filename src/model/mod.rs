@@ -6,3 +6,4 @@ pub mod quota;
 pub mod retention;
 pub mod role;
 pub mod schedule;
+pub mod volume;

@@ -3,38 +3,68 @@
 /// -1 as a limit.
 pub const UNLIMITED: i64 = -1;
 
-/// What can be limited. Storage and ram are shown in MiB, the rest are counts.
+/// What can be limited. Storage and ram are shown in MiB, gigabytes in GiB, the rest are counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotaName {
+    /// Full sizes of volumes, of their snapshots and of all backups.
     Storage,
     Ram,
     Vcpu,
     Instances,
     Volumes,
+    Snapshots,
+    /// Of volumes and snapshots.
+    Gigabytes,
+    /// Volumes in backups.
+    Backups,
+    BackupGigabytes,
+    /// Of one volume; never used up.
+    PerVolumeGigabytes,
+    /// Cinder's volume groups, of which there are none.
+    Groups,
 }
 
-impl QuotaName {
-    pub const ALL: [QuotaName; 5] =
-        [QuotaName::Storage, QuotaName::Ram, QuotaName::Vcpu, QuotaName::Instances, QuotaName::Volumes];
+const NAMES: [(QuotaName, &str); 11] = [
+    (QuotaName::Storage, "storage"),
+    (QuotaName::Ram, "ram"),
+    (QuotaName::Vcpu, "vcpu"),
+    (QuotaName::Instances, "instances"),
+    (QuotaName::Volumes, "volumes"),
+    (QuotaName::Snapshots, "snapshots"),
+    (QuotaName::Gigabytes, "gigabytes"),
+    (QuotaName::Backups, "backups"),
+    (QuotaName::BackupGigabytes, "backup_gigabytes"),
+    (QuotaName::PerVolumeGigabytes, "per_volume_gigabytes"),
+    (QuotaName::Groups, "groups"),
+];
 
-    pub fn as_str(self) -> &'static str {
-        match self {
-            QuotaName::Storage => "storage",
-            QuotaName::Ram => "ram",
-            QuotaName::Vcpu => "vcpu",
-            QuotaName::Instances => "instances",
-            QuotaName::Volumes => "volumes",
-        }
+impl QuotaName {
+    pub fn all() -> impl Iterator<Item = QuotaName> {
+        NAMES.into_iter().map(|(name, _)| name)
     }
 
-    pub fn from_stored(name: &str) -> Option<QuotaName> {
-        QuotaName::ALL.into_iter().find(|quota| quota.as_str() == name)
+    /// Those that Cinder's quota sets have (Cinder contract 4.2).
+    pub fn of_cinder() -> impl Iterator<Item = QuotaName> {
+        QuotaName::all().filter(|name| !matches!(name, QuotaName::Storage | QuotaName::Ram | QuotaName::Vcpu | QuotaName::Instances))
+    }
+
+    pub fn as_str(self) -> &'static str {
+        NAMES.iter().find(|(name, _)| *name == self).map_or("", |(_, text)| text)
+    }
+
+    pub fn from_stored(text: &str) -> Option<QuotaName> {
+        NAMES.iter().find(|(_, known)| *known == text).map(|(name, _)| *name)
     }
 }
 
 /// Bytes as MiB, rounded up: what a part of a MiB costs.
 pub fn mib(bytes: i64) -> i64 {
     bytes.div_euclid(1 << 20) + i64::from(bytes.rem_euclid(1 << 20) != 0)
+}
+
+/// Bytes as GiB, rounded up, as Cinder counts.
+pub fn gib(bytes: i64) -> i64 {
+    bytes.div_euclid(1 << 30) + i64::from(bytes.rem_euclid(1 << 30) != 0)
 }
 
 /// A quota as it stands: limit and usage in the quota's own unit, except storage usage and deltas, which are bytes.
@@ -82,5 +112,6 @@ mod tests {
     #[test]
     fn mib_rounds_up() {
         assert_eq!((mib(0), mib(1), mib(1 << 20), mib((1 << 20) + 1)), (0, 1, 1, 2));
+        assert_eq!((gib(0), gib(1), gib(1 << 30), gib((1 << 30) + 1)), (0, 1, 1, 2));
     }
 }

@@ -93,6 +93,14 @@ impl Target {
         self.file.write_all_at(bytes, offset).map_err(|e| SourceError::of_write(&self.path, offset, e))
     }
 
+    /// Makes a file at least this long, with a hole at its end, and returns when that is on the disk.
+    pub fn grow(&self, size: u64) -> Result<(), SourceError> {
+        if size > self.size {
+            self.file.set_len(size).map_err(|e| SourceError::of(&self.path, e))?;
+        }
+        self.sync()
+    }
+
     /// Makes a range read as zeros, by giving its space back if that can be done.
     pub fn zero(&self, offset: u64, len: u64) -> Result<(), SourceError> {
         for mode in [FallocateFlags::PUNCH_HOLE, FallocateFlags::ZERO_RANGE] {

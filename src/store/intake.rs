@@ -64,6 +64,7 @@ impl<'a> Ingest<'a> {
             spare: Vec::new(),
             waiting: 0,
             stored: 0,
+            added: 0,
         }
     }
 
@@ -90,6 +91,8 @@ pub struct Finished {
     pub segments: Vec<i64>,
     /// Bytes added to packs.
     pub stored: u64,
+    /// Chunks added to packs.
+    pub added: u64,
 }
 
 impl Sealed {
@@ -132,6 +135,7 @@ pub struct Writer<'a> {
     /// Bytes of packs committed and not yet moved from the WAL into the file.
     waiting: u64,
     stored: u64,
+    added: u64,
 }
 
 struct PackDraft {
@@ -178,6 +182,7 @@ impl<'a> Writer<'a> {
         self.ingest.lease.hold(self.segment_number(), address);
         self.ingest.pending().insert(hash, address);
         self.stored += stored.len() as u64;
+        self.added += 1;
         self.put(hash, address)?;
         if full {
             self.commit()?;
@@ -197,7 +202,7 @@ impl<'a> Writer<'a> {
         }
         let hash = format::map_hash(size, CHUNK_SIZE, self.map.iter().map(|(hash, _)| hash));
         let segments = self.map.iter().map(|(_, id)| *id).collect();
-        Ok(Finished { size, hash, segments, stored: self.stored })
+        Ok(Finished { size, hash, segments, stored: self.stored, added: self.added })
     }
 
     fn put(&mut self, hash: Hash, address: Address) -> Result<(), StoreError> {

@@ -20,7 +20,7 @@ mod toc;
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, ErrorCode, Transaction};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 
 use crate::db::Db;
 pub use check::MapReport;
@@ -102,6 +102,19 @@ impl Store {
     pub fn delete_map(tx: &Transaction, map_id: i64) -> Result<(), StoreError> {
         tx.prepare_cached("DELETE FROM volume_map WHERE id = ?1")?.execute([map_id])?;
         Ok(())
+    }
+
+    /// A stored volume by the hash that names its content: its map and its size in bytes.
+    pub fn find_map(connection: &Connection, hash: &[u8]) -> rusqlite::Result<Option<(i64, i64)>> {
+        connection
+            .prepare_cached("SELECT id, size FROM volume_map WHERE hash = ?1 ORDER BY id LIMIT 1")?
+            .query_row([hash], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+    }
+
+    /// The hash that names a stored volume's content.
+    pub fn map_hash(connection: &Connection, map_id: i64) -> rusqlite::Result<Option<Vec<u8>>> {
+        connection.prepare_cached("SELECT hash FROM volume_map WHERE id = ?1")?.query_row([map_id], |row| row.get(0)).optional()
     }
 
     pub fn stats(&self) -> Result<StoreStats, StoreError> {

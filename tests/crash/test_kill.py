@@ -217,7 +217,7 @@ class World(Bench):
             # A run of the schedule that was missed is made up for at once.
             if backup["created_at"] < started:
                 assert backup["state"] in ("Ready", "Erred", "Deleting"), backup
-        jobs = self.d.sql("SELECT kind FROM job j JOIN backup b ON b.id = j.backup_id WHERE b.created_at < ?", (ms(parse_time(started)),))
+        jobs = self.d.sql("SELECT j.kind FROM job j JOIN backup b ON b.id = j.backup_id WHERE b.created_at < ?", (ms(parse_time(started)),))
         assert {kind for kind, in jobs} <= {"delete"}, jobs
         wait_for(self.fired, "the missed run is made up for")
         wait_for(lambda: all(b["state"] in ("Ready", "Erred") for b in self.api.list(BACKUPS)), "deletions end", 60)

@@ -269,15 +269,21 @@ class Daemon:
             UNION ALL SELECT project_id, 'ram', sum(ram) FROM instance GROUP BY 1
             UNION ALL SELECT project_id, 'volumes', count(*) FROM volume GROUP BY 1
             UNION ALL SELECT project_id, 'volume_bytes', sum(size) FROM volume GROUP BY 1
-            UNION ALL SELECT project_id, 'backups', count(*) FROM backup GROUP BY 1
+            UNION ALL SELECT project_id, 'volume_gib', sum((size + 1073741823) / 1073741824) FROM volume GROUP BY 1
+            UNION ALL SELECT project_id, 'volume_backups', count(*) FROM volume_backup WHERE kind <> 'snapshot' GROUP BY 1
+            UNION ALL SELECT project_id, 'volume_backup_gib', sum((size + 1073741823) / 1073741824) FROM volume_backup
+                WHERE kind <> 'snapshot' GROUP BY 1
+            UNION ALL SELECT project_id, 'snapshots', count(*) FROM volume_backup WHERE kind = 'snapshot' GROUP BY 1
+            UNION ALL SELECT project_id, 'snapshot_gib', sum((size + 1073741823) / 1073741824) FROM volume_backup
+                WHERE kind = 'snapshot' GROUP BY 1
+            UNION ALL SELECT project_id, 'backups', count(*) FROM backup WHERE kind = 'instance' GROUP BY 1
             UNION ALL SELECT project_id, 'backup_bytes', sum(reserved) FROM backup GROUP BY 1"""
         wrong = self.sql(f"""
             SELECT p.id, n.name, ifnull(t.value, 0), ifnull(s.value, 0)
             FROM project p JOIN (SELECT DISTINCT name FROM tally) n
             LEFT JOIN tally t ON t.project_id = p.id AND t.name = n.name
             LEFT JOIN ({sums}) s ON s.project_id = p.id AND s.name = n.name
-            WHERE ifnull(t.value, 0) <> ifnull(s.value, 0)
-              AND n.name IN ('instances', 'vcpu', 'ram', 'volumes', 'volume_bytes', 'backups', 'backup_bytes')""")
+            WHERE ifnull(t.value, 0) <> ifnull(s.value, 0)""")
         problems += [f"tally of project {p}: {name} is {have}, the rows say {want}" for p, name, have, want in wrong]
         return problems
 

@@ -158,11 +158,11 @@ class Lab:
         start = ms(datetime.now(timezone.utc) - timedelta(days=1))
         uuids = [uuid.uuid4().hex for _ in range(count)]
         rows = ",".join(
-            f"('{u}',{project_id},{instance_id},'{description} {n}','{state}',{start + 1000 * n},1048576,1048576)"
+            f"('{u}','instance',{project_id},{instance_id},'{description} {n}','{state}',{start + 1000 * n},1048576,1048576)"
             for n, u in enumerate(uuids)
         )
         self.d.sql(
-            "INSERT INTO backup (uuid, project_id, instance_id, description, state, created_at, size, reserved) VALUES " + rows
+            "INSERT INTO backup (uuid, kind, project_id, instance_id, description, state, created_at, size, reserved) VALUES " + rows
         )
         return uuids
 

@@ -14,7 +14,7 @@ use crate::api::waldur::uuid_segment;
 use crate::app::App;
 use crate::catalog::backups::{self, Backup};
 use crate::catalog::events::Severity;
-use crate::catalog::{instances, jobs, projects, volumes};
+use crate::catalog::{instances, jobs, projects, volume_backups, volumes};
 use crate::engine::emit::MAP_LOST;
 use crate::engine::tasks::{RESTORE, Task};
 use crate::engine::{EngineError, orders, restore};
@@ -71,13 +71,13 @@ pub fn restore(context: &Context) -> ApiResult {
         if !backup.state.allows(BackupAction::Restore) {
             return Err(ApiError::wrong_state("restore", backup.state));
         }
-        if !backups::parts(tx, backup.id)?.iter().any(|part| part.position == position) {
+        if !volume_backups::parts(tx, backup.id)?.iter().any(|part| part.position == position) {
             return Err(ApiError::field("position", format!("The backup has no volume {position}.")));
         }
         let path = check_target(context, &path, mode == "create")?;
-        check_at_rest(tx, &backup, &path)?;
+        let volume_id = check_at_rest(tx, &backup, &path)?;
         let target = restore::path_target(&path, position, mode == "create", task.id);
-        orders::restore_to_path(tx, &backup, &target).map_err(|refusal| ApiError::refused("restore", refusal))
+        orders::restore_to_path(tx, &backup, volume_id, &target).map_err(|refusal| ApiError::refused("restore", refusal))
     });
     if let Err(error) = promised {
         task.finish(Err("refused".into()));
@@ -103,20 +103,21 @@ fn check_target(context: &Context, path: &Path, create: bool) -> Result<PathBuf,
     Ok(path)
 }
 
-/// A registered volume is overwritten only while its instance is at rest: neither running nor being worked on.
-fn check_at_rest(tx: &Transaction, backup: &Backup, path: &Path) -> Result<(), ApiError> {
-    let Some(volume) = volumes::by_path(tx, &path.to_string_lossy())? else { return Ok(()) };
-    let Some(instance_id) = volume.instance_id else { return Ok(()) };
+/// A registered volume is overwritten only while its instance is at rest: neither running nor being worked on. Returns the
+/// volume's id.
+fn check_at_rest(tx: &Transaction, backup: &Backup, path: &Path) -> Result<Option<i64>, ApiError> {
+    let Some(volume) = volumes::by_path(tx, &path.to_string_lossy())? else { return Ok(None) };
+    let Some(instance_id) = volume.instance_id else { return Ok(Some(volume.id)) };
     let instance = instances::by_id(tx, instance_id)?;
     let refuse = |why: &str| Err(ApiError::detail(409, format!("{} is a volume of {}, which is {why}.", path.display(), instance.name)));
     if !matches!(instance.state, InstanceState::Offline | InstanceState::Erred) {
         return refuse(&format!("{}; stop it first", instance.state.display()));
     }
-    // Jobs on the backup's own instance come one after the other anyway.
-    if instance.uuid != backup.instance_uuid && jobs::on_instance(tx, instance_id)? {
+    // On the backup's own instance one is done after the other.
+    if instance.uuid != backup.instance_uuid && jobs::on_volume(tx, volume.id)? {
         return refuse("being backed up or restored; try again later");
     }
-    Ok(())
+    Ok(Some(volume.id))
 }
 
 fn new_path(path: &Path) -> Result<PathBuf, String> {
@@ -152,7 +153,7 @@ fn check_backups(app: &Arc<App>, task: &Task, chosen: &[Backup], whole: bool) ->
     let (mut chunks, mut bytes, mut corrupt, mut bad_backups) = (0, 0, Vec::new(), Vec::new());
     for backup in chosen {
         let before = corrupt.len();
-        let parts = app.db.read(|c| backups::parts(c, backup.id))?;
+        let parts = app.db.read(|c| volume_backups::parts(c, backup.id))?;
         let stored = parts.iter().all(|part| part.map_id.is_some());
         for part in parts {
             let Some(map_id) = part.map_id else { continue };
@@ -212,7 +213,7 @@ fn mark(app: &Arc<App>, backup: &Backup, first: &Value) -> Result<(), EngineErro
         }
         backups::mark_corrupt(tx, backup.id, &message)?;
         orders::log_backup(tx, backup, "resource_backup_verification_failed", Severity::Error, || {
-            format!("A backup of {} has been found damaged: {message}", backup.instance_name)
+            format!("A backup of {} has been found damaged: {message}", backup.subject)
         })?;
         Ok(())
     })
@@ -224,7 +225,7 @@ fn mended(app: &Arc<App>, backup: &Backup) -> Result<(), EngineError> {
         if backups::transition(tx, backup.id, BackupState::Erred, BackupState::Ready)? {
             backups::clear_error(tx, backup.id)?;
             orders::log_backup(tx, backup, "resource_backup_verification_succeeded", Severity::Info, || {
-                format!("A damaged backup of {} is whole again.", backup.instance_name)
+                format!("A damaged backup of {} is whole again.", backup.subject)
             })?;
         }
         Ok(())

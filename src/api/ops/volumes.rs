@@ -12,7 +12,7 @@ use crate::catalog::projects::{self, Project};
 use crate::catalog::volumes::{self, Volume};
 use crate::engine::orders;
 use crate::http::Response;
-use crate::model::quota::QuotaName;
+use crate::model::quota::{QuotaName, gib};
 
 pub fn route(context: &Context, rest: &[&str]) -> ApiResult {
     match rest {
@@ -25,8 +25,8 @@ pub fn route(context: &Context, rest: &[&str]) -> ApiResult {
 fn list(context: &Context) -> ApiResult {
     context.read(|c| {
         let filter = Filter::default();
-        let paging = context.page(list::count(c, "volume", &filter)?, "v.created, v.id")?;
-        let (_, rows) = volumes::list(c, &filter, &paging.page)?;
+        let paging = context.page(volumes::count(c, &filter)?, "v.created, v.id")?;
+        let rows = volumes::rows(c, &filter, &paging.page)?;
         let items = rows.iter().map(|volume| to_json(c, volume)).collect::<Result<_, _>>()?;
         Ok(context.list(&paging, items))
     })
@@ -63,10 +63,11 @@ fn register(context: &Context) -> ApiResult {
         };
         fields.finish()?;
         let (Some(project), Some(probe)) = (project, probe) else { return Err(ApiError::not_found()) };
-        let additions = [(QuotaName::Storage, probe.size as i64), (QuotaName::Volumes, 1)];
+        let size = probe.size as i64;
+        let additions = [(QuotaName::Storage, size), (QuotaName::Volumes, 1), (QuotaName::Gigabytes, gib(size))];
         orders::fits(tx, project.id, &additions).map_err(|refusal| ApiError::refused("create", refusal))?;
         let path = probe.path.to_string_lossy().into_owned();
-        let (_, uuid) = instances::insert_volume(tx, project.id, &path, &name, &probe)?;
+        let (_, uuid) = instances::insert_volume(context, tx, project.id, &path, &name, &probe)?;
         let url = context.url(&format!("/ops/volumes/{uuid}/"));
         Ok(context.created(&url, &to_json(tx, &find(tx, &uuid)?)?))
     })
@@ -90,7 +91,7 @@ fn forget(context: &Context, uuid: &str) -> ApiResult {
         if volume.instance_id.is_some() {
             return Err(ApiError::detail(409, "The volume belongs to an instance; remove that first."));
         }
-        volumes::delete(tx, volume.id)?;
+        orders::forget_volume(tx, &volume).map_err(|refusal| ApiError::refused("delete", refusal))?;
         Ok(volume)
     })?;
     crate::engine::restore::remove_files(&[gone]);
@@ -110,7 +111,7 @@ fn to_json(c: &rusqlite::Connection, volume: &Volume) -> Result<Value, ApiError>
         "path": volume.path,
         "kind": volume.kind,
         "size": volume.size,
-        "state": volume.state,
+        "state": volume.status.as_str(),
         "error_message": volume.error_message,
         "managed": volume.managed,
         "bootable": volume.bootable,

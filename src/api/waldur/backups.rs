@@ -17,7 +17,7 @@ use crate::catalog::list::{self, Filter};
 use crate::catalog::{images, projects};
 use crate::engine::orders::{self, NewMachine};
 use crate::http::Response;
-use crate::model::backup::{BackupAction, BackupState};
+use crate::model::backup::{BackupAction, BackupKind, BackupState};
 use crate::model::instance::InstanceState;
 use crate::model::quota::mib;
 use crate::model::role::Access;
@@ -65,6 +65,7 @@ fn list(context: &Context) -> ApiResult {
             filter.one_of("b.state", states.into_iter().map(|state| state.as_str().to_string()));
         }
         let unfiltered = filter.is_empty();
+        filter.push("b.instance_id IS NOT NULL", []); // Cinder's backups are of volumes alone
         context.only_visible(&mut filter, "b.project_id");
         let count = match unfiltered {
             true => projects::tally(c, "backups", context.identity.visible_projects().as_deref())?,
@@ -88,7 +89,7 @@ fn create(context: &Context) -> ApiResult {
             return Err(ApiError::forbidden());
         }
         check_room(context)?;
-        let (id, uuid) = orders::back_up(tx, &instance, &description, None).map_err(|refusal| ApiError::refused("create", refusal))?;
+        let (id, uuid) = orders::back_up(tx, &instance, &context.identity.user.uuid, &description, None).map_err(|refusal| ApiError::refused("create", refusal))?;
         let backup = backups::by_id(tx, id)?.ok_or_else(ApiError::not_found)?;
         Ok((uuid, Response::json(201, &view(context, &backup))))
     })?;
@@ -104,7 +105,8 @@ fn check_room(context: &Context) -> Result<(), ApiError> {
 }
 
 fn find(context: &Context, c: &Connection, uuid: &str) -> Result<Backup, ApiError> {
-    let backup = backups::get(c, &uuid_segment(uuid)?)?.ok_or_else(ApiError::not_found)?;
+    let backup = backups::get(c, &uuid_segment(uuid)?)?.filter(|backup| backup.kind == BackupKind::Instance);
+    let backup = backup.ok_or_else(ApiError::not_found)?;
     context.can_see(backup.project_id)?;
     Ok(backup)
 }
@@ -182,7 +184,14 @@ fn restore(context: &Context, uuid: &str) -> ApiResult {
         fields.finish()?;
         let (Some(image), Some(flavor)) = (image, flavor) else { return Err(ApiError::not_found()) };
         let machine =
-            NewMachine { name: name.as_deref(), image: &image, flavor: &flavor, start, directory: &config.volumes.restore_directory };
+            NewMachine {
+                name: name.as_deref(),
+                image: &image,
+                flavor: &flavor,
+                start,
+                user_uuid: &context.identity.user.uuid,
+                directory: &config.volumes.restore_directory,
+            };
         orders::restore_to_new_instance(tx, &backup, &machine).map_err(|refusal| ApiError::refused("restore", refusal))
     })?;
     context.app.engine.wake();
@@ -233,7 +242,7 @@ pub fn view<'b>(context: &Context, backup: &'b Backup) -> View<'b> {
         created_at: timestamp(backup.created_at),
         kept_until: backup.kept_until.map(timestamp),
         instance: context.link(INSTANCES, &backup.instance_uuid),
-        instance_name: &backup.instance_name,
+        instance_name: &backup.subject,
         instance_uuid: &backup.instance_uuid,
         state: backup.state.display(),
         backup_schedule: backup.schedule_uuid.as_ref().map(|uuid| context.link(SCHEDULES, uuid)),

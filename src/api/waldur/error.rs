@@ -66,6 +66,8 @@ impl ApiError {
             Refusal::Bootable(_) => ApiError::non_field(vec![refusal.to_string()]),
             Refusal::Profile { field, message } => ApiError::field(field, message),
             Refusal::Catalog(error) => error.into(),
+            // What concerns volumes in themselves.
+            other => ApiError::detail(409, capitalised(&other.to_string())),
         }
     }
 
@@ -109,4 +111,10 @@ impl From<AuthError> for ApiError {
             other => ApiError::detail(401, other.to_string()).with_header("WWW-Authenticate", "Token".into()),
         }
     }
+}
+
+/// A message of the engine as a sentence.
+fn capitalised(message: &str) -> String {
+    let mut letters = message.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).chain(['.']).collect())
 }

@@ -16,7 +16,7 @@ use crate::catalog::events::{self, NewEvent, Severity};
 use crate::catalog::images::{self, Flavor, Image};
 use crate::catalog::instances::{self, Instance};
 use crate::catalog::list::{self, Filter, Page};
-use crate::catalog::volumes::{self, Volume};
+use crate::catalog::volumes::{self, NewVolume, Volume};
 use crate::catalog::{backups, new_uuid, projects, schedules};
 use crate::clock;
 use crate::engine::orders;
@@ -24,7 +24,8 @@ use crate::engine::places::check_allowed;
 use crate::engine::restore::remove_files;
 use crate::http::Response;
 use crate::model::instance::InstanceState;
-use crate::model::quota::{QuotaName, mib};
+use crate::model::quota::{QuotaName, gib, mib};
+use crate::model::volume::VolumeState;
 use crate::source;
 
 /// Embedded backups of one instance; the list itself has all.
@@ -166,7 +167,7 @@ fn remove(tx: &Transaction, instance: &Instance, kind: &str, word: &str) -> Resu
     let gone = volumes::of_instance(tx, instance.id)?;
     instances::delete(tx, instance.id)?;
     for volume in &gone {
-        volumes::delete(tx, volume.id)?;
+        orders::forget_volume(tx, volume).map_err(|refusal| ApiError::detail(409, format!("Volume {}: {refusal}.", volume.name)))?;
     }
     log(tx, instance, kind, format!("Instance {} has been {word}.", instance.name))?;
     Ok(gone)
@@ -185,6 +186,13 @@ fn switch(context: &Context, uuid: &str, action: &str) -> ApiResult {
                 return Err(ApiError::detail(409, message));
             }
         };
+        let written = volumes::of_instance(tx, instance.id)?.into_iter().find(|volume| {
+            matches!(volume.status, VolumeState::RestoringBackup | VolumeState::Extending)
+        });
+        if let Some(volume) = written.filter(|_| state == InstanceState::Online) {
+            let message = format!("Volume {} is {}; try again later.", volume.name, volume.status.as_str());
+            return Err(ApiError::detail(409, message));
+        }
         instances::set_state(tx, instance.id, state, "")?;
         Ok(Response::json(202, &json!({"status": format!("{action} was scheduled")})))
     })
@@ -195,7 +203,7 @@ fn switch(context: &Context, uuid: &str, action: &str) -> ApiResult {
 /// A volume of a new instance as the body names it.
 enum Wanted {
     Path { path: String, name: String },
-    Registered { volume: Volume },
+    Registered { volume: Box<Volume> },
 }
 
 fn register(context: &Context) -> ApiResult {
@@ -241,7 +249,7 @@ fn register(context: &Context) -> ApiResult {
             external_ips: Vec::new(),
             created: clock::now_ms(),
         };
-        insert(tx, &instance, &wanted)?;
+        insert(context, tx, &instance, &wanted)?;
         log(tx, &instance, "resource_creation_succeeded", format!("Instance {} has been registered.", instance.name))?;
         let instance = find(context, tx, &instance.uuid)?;
         Ok((instance.uuid.clone(), to_json(context, tx, &instance)?))
@@ -315,7 +323,7 @@ fn read_volume(context: &Context, tx: &Transaction, item: &Value, index: usize, 
             return Ok(Err(format!("The volume {uuid} belongs to another project.")));
         }
         return Ok(match source::probe(Path::new(&volume.path)) {
-            Ok(probe) => Ok((Wanted::Registered { volume }, probe, bootable)),
+            Ok(probe) => Ok((Wanted::Registered { volume: Box::new(volume) }, probe, bootable)),
             Err(error) => Err(error.to_string()),
         });
     }
@@ -351,8 +359,9 @@ pub fn check_path(context: &Context, tx: &Transaction, path: &str) -> Result<Res
     Ok(Ok(probe))
 }
 
-fn insert(tx: &Transaction, instance: &Instance, wanted: &[(Wanted, source::Probe, bool)]) -> Result<(), ApiError> {
+fn insert(context: &Context, tx: &Transaction, instance: &Instance, wanted: &[(Wanted, source::Probe, bool)]) -> Result<(), ApiError> {
     let new_bytes: i64 = wanted.iter().filter(|(w, ..)| matches!(w, Wanted::Path { .. })).map(|(_, probe, _)| probe.size as i64).sum();
+    let new_gigabytes = wanted.iter().filter(|(w, ..)| matches!(w, Wanted::Path { .. })).map(|(_, probe, _)| gib(probe.size as i64)).sum();
     let new_volumes = wanted.iter().filter(|(w, ..)| matches!(w, Wanted::Path { .. })).count() as i64;
     let additions = [
         (QuotaName::Storage, new_bytes),
@@ -360,13 +369,14 @@ fn insert(tx: &Transaction, instance: &Instance, wanted: &[(Wanted, source::Prob
         (QuotaName::Ram, instance.ram),
         (QuotaName::Instances, 1),
         (QuotaName::Volumes, new_volumes),
+        (QuotaName::Gigabytes, new_gigabytes),
     ];
     orders::fits(tx, instance.project_id, &additions).map_err(|refusal| ApiError::refused("create", refusal))?;
     let id = instances::insert(tx, instance)?;
     for (position, (wanted, probe, bootable)) in wanted.iter().enumerate() {
         let volume_id = match wanted {
             Wanted::Registered { volume } => volume.id,
-            Wanted::Path { path, name } => insert_volume(tx, instance.project_id, path, name, probe)?.0,
+            Wanted::Path { path, name } => insert_volume(context, tx, instance.project_id, path, name, probe)?.0,
         };
         volumes::attach(tx, id, position as i64, volume_id, *bootable)?;
     }
@@ -374,25 +384,26 @@ fn insert(tx: &Transaction, instance: &Instance, wanted: &[(Wanted, source::Prob
 }
 
 /// Registers a checked path. Returns the new volume's id and uuid.
-pub fn insert_volume(tx: &Transaction, project_id: i64, path: &str, name: &str, probe: &source::Probe) -> Result<(i64, String), ApiError> {
+pub fn insert_volume(context: &Context, tx: &Transaction, project_id: i64, path: &str, name: &str, probe: &source::Probe) -> Result<(i64, String), ApiError> {
     let default_name = Path::new(path).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let volume = Volume {
-        id: 0,
-        uuid: new_uuid(),
+    let uuid = new_uuid();
+    let volume = NewVolume {
+        uuid: &uuid,
         project_id,
-        name: if name.is_empty() { default_name } else { name.to_string() },
-        path: path.to_string(),
-        kind: probe.kind.as_str().to_string(),
+        user_uuid: &context.identity.user.uuid,
+        name: if name.is_empty() { &default_name } else { name },
+        description: None,
+        path,
+        kind: probe.kind.as_str(),
         size: probe.size as i64,
         managed: false,
-        state: "available".into(),
-        error_message: String::new(),
-        created: clock::now_ms(),
-        instance_id: None,
-        position: 0,
+        state: VolumeState::Available,
         bootable: false,
+        labels: "{}",
+        origin: "{}",
+        created: clock::now_ms(),
     };
-    Ok((volumes::insert(tx, &volume)?, volume.uuid))
+    Ok((volumes::insert(tx, &volume)?, uuid))
 }
 
 fn log(tx: &Transaction, instance: &Instance, kind: &str, message: String) -> rusqlite::Result<()> {
@@ -456,7 +467,7 @@ pub fn volume_json(context: &Context, volume: &Volume) -> Value {
         "size_bytes": volume.size,
         "bootable": volume.bootable,
         "type": volume.kind,
-        "state": volume.state,
+        "state": volume.status.as_str(),
         "error_message": volume.error_message,
     });
     if context.identity.is_staff() {

@@ -107,8 +107,11 @@ fn delete(context: &Context, uuid: &str) -> ApiResult {
     context.write(|tx| {
         let project = find(context, tx, uuid)?;
         owner_only(context)?;
-        let in_use = |name: &str| projects::tally(tx, name, Some(&[project.id])).map(|n| n > 0);
-        if in_use("instances")? || in_use("volumes")? || in_use("backups")? {
+        // Of backups also those that Cinder made, of volumes alone.
+        for name in ["instances", "volumes", "volume_backups", "snapshots"] {
+            if projects::tally(tx, name, Some(&[project.id]))? == 0 {
+                continue;
+            }
             return Err(ApiError::detail(409, "Cannot delete project with existing instances, volumes or backups."));
         }
         projects::delete(tx, project.id)?;

@@ -1,49 +1,30 @@
-//! What may be asked of the engine, by a user through either dialect or by a schedule: the checks and the promise (new
-//! state, reservation, job, event) in the caller's one transaction. Refusals are typed; the dialects put them in words.
+//! Orders about instances: back one up, restore a backup to a new one.
 
 use rusqlite::Transaction;
 use serde_json::{Value, json};
 
+use super::{Refusal, begin_restore, fits, log};
 use crate::catalog::backups::{self, Backup, NewBackup};
-use crate::catalog::events::{self, NewEvent, Severity};
+use crate::catalog::events::Severity;
 use crate::catalog::images::{Flavor, Image};
 use crate::catalog::instances::{self, Instance};
-use crate::catalog::projects;
-use crate::catalog::schedules::Schedule;
-use crate::catalog::volumes::{self, Volume};
+use crate::catalog::jobs::{self, JobKind};
 use crate::catalog::new_uuid;
-use crate::model::backup::{BackupAction, BackupState};
-use crate::model::instance::InstanceState;
-use crate::model::quota::{QuotaName, mib};
-use crate::model::retention;
+use crate::catalog::schedules::Schedule;
+use crate::catalog::volume_backups::{self, Face, NewVolumeBackup, Part};
+use crate::catalog::volumes::{self, NewVolume, Volume};
 use crate::clock;
-
-/// Why an order is not taken. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// The instance is being changed.
-    #[error("Instance should be in stable state.")]
-    Unstable,
-    /// The backup's state forbids the action.
-    #[error("the backup is in state '{}'", .0.display())]
-    State(BackupState),
-    /// Each sentence names a quota, what is required and the limit.
-    #[error("{}", .0.join(" "))]
-    Quota(Vec<String>),
-    /// A machine boots from exactly one volume.
-    #[error("exactly one bootable volume is needed, but there are {0}")]
-    Bootable(usize),
-    /// The chosen flavor or image does not fit.
-    #[error("{message}")]
-    Profile { field: &'static str, message: String },
-    #[error(transparent)]
-    Catalog(#[from] rusqlite::Error),
-}
+use crate::model::backup::BackupKind;
+use crate::model::instance::InstanceState;
+use crate::model::quota::{QuotaName, gib, mib};
+use crate::model::retention;
+use crate::model::volume::VolumeState;
 
 /// A backup of `instance`, by hand or because `schedule` fired for an instant. Returns the new backup's id and uuid.
 pub fn back_up(
     tx: &Transaction,
     instance: &Instance,
+    user_uuid: &str,
     description: &str,
     schedule: Option<(&Schedule, i64)>,
 ) -> Result<(i64, String), Refusal> {
@@ -53,7 +34,10 @@ pub fn back_up(
     let volumes = volumes::of_instance(tx, instance.id)?;
     one_bootable(volumes.iter().map(|v| v.bootable))?;
     let size: i64 = volumes.iter().map(|v| v.size).sum();
-    fits(tx, instance.project_id, &[(QuotaName::Storage, size)])?;
+    let gigabytes = volumes.iter().map(|v| gib(v.size)).sum();
+    let additions =
+        [(QuotaName::Storage, size), (QuotaName::Backups, volumes.len() as i64), (QuotaName::BackupGigabytes, gigabytes)];
+    fits(tx, instance.project_id, &additions)?;
     let now = clock::now_ms();
     let counter = match schedule {
         Some(_) => Some(instances::count_backup(tx, instance.id)?),
@@ -63,34 +47,32 @@ pub fn back_up(
         let days = u32::try_from(schedule.retention_time).unwrap_or(0);
         retention::kept_until(clock::from_ms(now), days).map(|at| at.timestamp_millis())
     });
+    let uuid = new_uuid();
     let new = NewBackup {
+        uuid: &uuid,
+        kind: BackupKind::Instance,
         project_id: instance.project_id,
-        instance_id: instance.id,
+        user_uuid,
+        instance_id: Some(instance.id),
         schedule: schedule.map(|(schedule, trigger_at)| (schedule.id, trigger_at)),
         description,
         created_at: now,
         kept_until,
         metadata: metadata(instance, &volumes, counter),
-        volumes: &volumes,
+        size,
     };
-    let (id, uuid) = backups::insert(tx, &new)?;
+    let id = backups::insert(tx, &new)?;
+    for volume in &volumes {
+        let face = Face { title: Some(&volume.name), data_timestamp: Some(now), ..Face::default() };
+        volume_backups::insert(tx, &NewVolumeBackup::of(volume, &new_uuid(), id, BackupKind::Instance, now, face))?;
+    }
+    jobs::insert(tx, JobKind::Create, id, None, &Value::Null, now)?;
     let context = json!({"instance_name": instance.name, "instance_uuid": instance.uuid,
         "schedule_uuid": schedule.map(|(schedule, _)| &schedule.uuid)});
     log(tx, instance.project_id, &uuid, "resource_backup_creation_scheduled", Severity::Info, context, || {
         format!("Backup of {} has been scheduled.", instance.name)
     })?;
     Ok((id, uuid))
-}
-
-/// The backup and its data are to go.
-pub fn delete(tx: &Transaction, backup: &Backup) -> Result<(), Refusal> {
-    if !backup.state.allows(BackupAction::Delete) || !backups::begin_delete(tx, backup.id, clock::now_ms())? {
-        return Err(Refusal::State(backup.state));
-    }
-    log_backup(tx, backup, "resource_backup_deletion_scheduled", Severity::Info, || {
-        format!("Deletion of a backup of {} has been scheduled.", backup.instance_name)
-    })?;
-    Ok(())
 }
 
 /// Where a restore makes its new machine, and with what profile.
@@ -100,13 +82,15 @@ pub struct NewMachine<'a> {
     pub flavor: &'a Flavor,
     /// End Online instead of Offline.
     pub start: bool,
+    /// Who asks for it.
+    pub user_uuid: &'a str,
     /// Directory for the new volume files.
     pub directory: &'a std::path::Path,
 }
 
 /// A new instance with the backup's volumes and the chosen profile. Returns the new instance's uuid.
 pub fn restore_to_new_instance(tx: &Transaction, backup: &Backup, machine: &NewMachine) -> Result<String, Refusal> {
-    let parts = backups::parts(tx, backup.id)?;
+    let parts = volume_backups::parts(tx, backup.id)?;
     one_bootable(parts.iter().map(|part| part.bootable))?;
     let recorded: Value = serde_json::from_str(&backup.metadata).unwrap_or(Value::Null);
     fits_profile(&recorded, &parts, machine)?;
@@ -118,6 +102,7 @@ pub fn restore_to_new_instance(tx: &Transaction, backup: &Backup, machine: &NewM
         (QuotaName::Ram, flavor.ram),
         (QuotaName::Instances, 1),
         (QuotaName::Volumes, parts.len() as i64),
+        (QuotaName::Gigabytes, parts.iter().map(|part| gib(part.size)).sum()),
     ];
     fits(tx, backup.project_id, &additions)?;
     let now = clock::now_ms();
@@ -126,50 +111,29 @@ pub fn restore_to_new_instance(tx: &Transaction, backup: &Backup, machine: &NewM
     for part in &parts {
         let uuid = new_uuid();
         let path = machine.directory.join(&instance.uuid).join(format!("{}.raw", uuid));
-        let volume = Volume {
-            id: 0,
-            uuid,
+        let volume = NewVolume {
+            uuid: &uuid,
             project_id: backup.project_id,
-            name: part.name.clone(),
-            path: path.to_string_lossy().into_owned(),
-            kind: "file".into(),
+            user_uuid: machine.user_uuid,
+            name: &part.name,
+            description: None,
+            path: &path.to_string_lossy(),
+            kind: "file",
             size: part.size,
             managed: true,
-            state: "creating".into(),
-            error_message: String::new(),
-            created: now,
-            instance_id: Some(instance_id),
-            position: part.position,
+            state: VolumeState::Creating,
             bootable: part.bootable,
+            labels: "{}",
+            origin: "{}",
+            created: now,
         };
         let volume_id = volumes::insert(tx, &volume)?;
         volumes::attach(tx, instance_id, part.position, volume_id, part.bootable)?;
     }
     let target = json!({"instance": instance_id, "start": machine.start});
-    begin_restore(tx, backup, &target)?;
+    begin_restore(tx, backup, None, &target)?;
     backups::insert_restoration(tx, backup.id, instance_id, now)?;
     Ok(instance.uuid)
-}
-
-/// One volume of the backup is to be written to a file or device; `target` says where (engine/restore.rs reads it).
-pub fn restore_to_path(tx: &Transaction, backup: &Backup, target: &Value) -> Result<(), Refusal> {
-    begin_restore(tx, backup, target)
-}
-
-fn begin_restore(tx: &Transaction, backup: &Backup, target: &Value) -> Result<(), Refusal> {
-    if !backups::begin_restore(tx, backup.id, target, clock::now_ms())? {
-        return Err(Refusal::State(backup.state));
-    }
-    log_backup(tx, backup, "resource_backup_restoration_scheduled", Severity::Info, || {
-        format!("Restoration of a backup of {} has been scheduled.", backup.instance_name)
-    })?;
-    Ok(())
-}
-
-/// Additions that a project's quotas must allow; the check and what it allows belong in one transaction.
-pub fn fits(tx: &Transaction, project_id: i64, additions: &[(QuotaName, i64)]) -> Result<(), Refusal> {
-    let refusals = projects::refusals(tx, project_id, additions)?;
-    if refusals.is_empty() { Ok(()) } else { Err(Refusal::Quota(refusals)) }
 }
 
 fn one_bootable(flags: impl Iterator<Item = bool>) -> Result<(), Refusal> {
@@ -179,7 +143,7 @@ fn one_bootable(flags: impl Iterator<Item = bool>) -> Result<(), Refusal> {
     }
 }
 
-fn fits_profile(recorded: &Value, parts: &[backups::VolumeBackup], machine: &NewMachine) -> Result<(), Refusal> {
+fn fits_profile(recorded: &Value, parts: &[Part], machine: &NewMachine) -> Result<(), Refusal> {
     let min_ram = machine.image.min_ram.max(recorded["min_ram"].as_i64().unwrap_or(0));
     if machine.flavor.ram < min_ram {
         let message = format!("RAM of flavor is not enough for selected image {min_ram}");
@@ -200,7 +164,7 @@ fn fits_profile(recorded: &Value, parts: &[backups::VolumeBackup], machine: &New
 /// The instance as it was when it was backed up, with a new identity and the chosen profile.
 fn as_recorded(recorded: &Value, backup: &Backup, image: &Image, flavor: &Flavor, name: Option<&str>) -> Instance {
     let text = |key: &str| recorded[key].as_str().unwrap_or_default().to_string();
-    let recorded_name = recorded["name"].as_str().unwrap_or(&backup.instance_name);
+    let recorded_name = recorded["name"].as_str().unwrap_or(&backup.subject);
     let tags = recorded["tags"].as_array().map(|tags| tags.iter().filter_map(|t| t.as_str().map(str::to_string)).collect());
     Instance {
         id: 0,
@@ -254,49 +218,4 @@ fn metadata(instance: &Instance, volumes: &[Volume], counter: Option<i64>) -> Va
         "volumes": volumes.iter().map(volume).collect::<Vec<_>>(),
         "counter": counter,
     })
-}
-
-/// Logs an event about a backup in the same transaction as what it tells of.
-pub fn log_backup(
-    tx: &Transaction,
-    backup: &Backup,
-    kind: &str,
-    severity: Severity,
-    message: impl FnOnce() -> String,
-) -> rusqlite::Result<()> {
-    let context = json!({"backup_uuid": backup.uuid, "instance_name": backup.instance_name, "instance_uuid": backup.instance_uuid,
-        "schedule_uuid": backup.schedule_uuid});
-    log(tx, backup.project_id, &backup.uuid, kind, severity, context, message)
-}
-
-/// Logs an event about a schedule.
-pub fn log_schedule(
-    tx: &Transaction,
-    schedule: &Schedule,
-    kind: &str,
-    severity: Severity,
-    message: impl FnOnce() -> String,
-) -> rusqlite::Result<()> {
-    let context = json!({"schedule_uuid": schedule.uuid, "instance_name": schedule.instance_name,
-        "instance_uuid": schedule.instance_uuid});
-    log(tx, schedule.project_id, &schedule.uuid, kind, severity, context, message)
-}
-
-fn log(
-    tx: &Transaction,
-    project_id: i64,
-    scope: &str,
-    kind: &str,
-    severity: Severity,
-    context: Value,
-    message: impl FnOnce() -> String,
-) -> rusqlite::Result<()> {
-    let message = message();
-    let level = match severity {
-        Severity::Info => log::Level::Info,
-        Severity::Warning => log::Level::Warn,
-        Severity::Error => log::Level::Error,
-    };
-    log::log!(level, "{kind}: {message} [{scope}]");
-    events::insert(tx, clock::now_ms(), &NewEvent { kind, severity, message, context, project_id: Some(project_id), scope })
 }

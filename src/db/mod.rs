@@ -6,6 +6,8 @@
 //!
 //! Why these settings: DESIGN.md, "The file".
 
+mod upgrade;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,11 +15,11 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-const SCHEMA: &str = include_str!("../schema.sql");
+const SCHEMA: &str = include_str!("../../schema.sql");
 /// Marks the file as a coffer (`PRAGMA application_id`): the bytes "Coff".
 pub const APPLICATION_ID: i32 = 0x436f_6666;
 /// Version of the file's layout (`PRAGMA user_version`).
-pub const FORMAT_VERSION: i32 = 1;
+pub const FORMAT_VERSION: i32 = 2;
 /// Two writers could lose commits in WAL mode before this release (sqlite.org/wal.html, "The WAL-Reset Bug").
 const OLDEST_SQLITE: i32 = 3_051_003;
 /// Readers that may be open at once; a further one waits.
@@ -346,7 +348,9 @@ fn open_writer(path: &Path) -> Result<Connection, DbError> {
     if empty {
         create(&mut connection)?;
     }
-    check_format(path, &connection)?;
+    if check_format(path, &connection)? == 1 {
+        upgrade::from_format_1(&mut connection)?;
+    }
     Ok(connection)
 }
 
@@ -359,14 +363,15 @@ fn create(connection: &mut Connection) -> Result<(), DbError> {
     Ok(())
 }
 
-fn check_format(path: &Path, connection: &Connection) -> Result<(), DbError> {
+/// The format that the file has, if this program can read it.
+fn check_format(path: &Path, connection: &Connection) -> Result<i32, DbError> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     if pragma("application_id")? != APPLICATION_ID {
         return Err(DbError::NotACoffer(path.to_path_buf()));
     }
     match pragma("user_version")? {
         found if found > FORMAT_VERSION => Err(DbError::TooNew { path: path.to_path_buf(), found }),
-        _ => Ok(()),
+        found => Ok(found),
     }
 }
 

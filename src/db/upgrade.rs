@@ -1,0 +1,62 @@
+//! Coffers of older formats are brought up to date when they are opened, in one transaction: a crash leaves the old one.
+//!
+//! The store's tables, where the bytes are, stay as they are. The catalog's are small: they are set aside under other names,
+//! made anew as schema.sql has them, filled from the old ones, and the old ones are dropped. Triggers count the tallies anew.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::{DbError, FORMAT_VERSION, SCHEMA};
+
+/// Where the catalog begins in schema.sql.
+const CATALOG: &str = "---------------------------------------------------------------- the catalog";
+const STORE_TABLES: [&str; 4] = ["pack", "pack_toc", "segment", "volume_map"];
+/// Fills the new tables from those of format 1, which have `old_` before their names.
+const FROM_1: &str = include_str!("from_format_1.sql");
+
+/// Upgrades a coffer of format 1. The connection has foreign keys switched on afterwards, as before.
+pub(super) fn from_format_1(connection: &mut Connection) -> Result<(), DbError> {
+    log::info!("the coffer's catalog is brought from format 1 to {FORMAT_VERSION}");
+    // Neither can be changed within a transaction. Without them a table can be renamed and those that refer to it keep doing so.
+    connection.pragma_update(None, "foreign_keys", false)?;
+    connection.pragma_update(None, "legacy_alter_table", true)?;
+    let upgraded = rebuild(connection);
+    connection.pragma_update(None, "legacy_alter_table", false)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    upgraded
+}
+
+fn rebuild(connection: &mut Connection) -> Result<(), DbError> {
+    let tx = Transaction::new(connection, TransactionBehavior::Immediate)?;
+    let tables: Vec<String> = names(&tx, "table")?.into_iter().filter(|name| !STORE_TABLES.contains(&name.as_str())).collect();
+    for kind in ["trigger", "index"] {
+        for name in names(&tx, kind)? {
+            tx.execute_batch(&format!("DROP {kind} {name}"))?;
+        }
+    }
+    for table in &tables {
+        tx.execute_batch(&format!("ALTER TABLE {table} RENAME TO old_{table}"))?;
+    }
+    let catalog = SCHEMA.split_once(CATALOG).map_or("", |(_, catalog)| catalog);
+    tx.execute_batch("CREATE INDEX volume_map_hash ON volume_map(hash)")?;
+    tx.execute_batch(catalog)?;
+    tx.execute_batch(FROM_1)?;
+    for table in &tables {
+        tx.execute_batch(&format!("DROP TABLE old_{table}"))?;
+    }
+    if tx.prepare("PRAGMA foreign_key_check")?.exists([])? {
+        return Err(DbError::Sqlite(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CONSTRAINT_FOREIGNKEY),
+            Some("the catalog of format 1 has references that lead nowhere".into()),
+        )));
+    }
+    tx.pragma_update(None, "user_version", FORMAT_VERSION)?;
+    tx.commit()?;
+    Ok(())
+}
+
+/// What schema.sql made of this kind; not what SQLite made for itself.
+fn names(tx: &Transaction, kind: &str) -> rusqlite::Result<Vec<String>> {
+    tx.prepare("SELECT name FROM sqlite_schema WHERE type = ?1 AND sql IS NOT NULL AND name NOT LIKE 'sqlite%'")?
+        .query_map([kind], |row| row.get(0))?
+        .collect()
+}
