@@ -63,15 +63,37 @@ CREATE TABLE user (
     created       INTEGER NOT NULL
 ) STRICT;
 
+-- Tokens of the API, and those that Keystone's dialect gives out (methods is not NULL): these are good in that dialect only.
 CREATE TABLE token (
     id      INTEGER PRIMARY KEY,
     user_id INTEGER NOT NULL REFERENCES user(id) ON DELETE CASCADE,
     hash    BLOB NOT NULL UNIQUE,             -- BLAKE3 of the token; the token itself is never stored
     name    TEXT NOT NULL DEFAULT '',
     created INTEGER NOT NULL,
-    expires INTEGER
+    expires INTEGER,
+    methods       TEXT,                       -- how it was got, words: password, token, application_credential
+    audit_ids     TEXT,                       -- its own, then that of the login it comes from
+    project_id    INTEGER REFERENCES project(id) ON DELETE CASCADE, -- its scope; NULL: unscoped
+    source_id     INTEGER REFERENCES token(id) ON DELETE CASCADE,   -- the token of the API that it was got with
+    credential_id INTEGER REFERENCES application_credential(id) ON DELETE CASCADE -- the same
 ) STRICT;
 CREATE INDEX token_user ON token(user_id);
+CREATE INDEX token_source ON token(source_id) WHERE source_id IS NOT NULL;
+
+-- What a program logs in with instead of a user's password: one project, at most one level, revoked by itself.
+CREATE TABLE application_credential (
+    id          INTEGER PRIMARY KEY,
+    uuid        TEXT NOT NULL UNIQUE,
+    user_id     INTEGER NOT NULL REFERENCES user(id) ON DELETE CASCADE,
+    project_id  INTEGER NOT NULL REFERENCES project(id) ON DELETE CASCADE,
+    name        TEXT NOT NULL,
+    description TEXT NOT NULL DEFAULT '',
+    secret      TEXT NOT NULL,                -- PHC string (argon2id)
+    level       TEXT NOT NULL CHECK (level IN ('reader', 'member', 'admin')), -- the most it gives, whatever the user may
+    created     INTEGER NOT NULL,
+    expires     INTEGER,
+    UNIQUE (user_id, name)
+) STRICT;
 
 CREATE TABLE project (
     id          INTEGER PRIMARY KEY,

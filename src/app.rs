@@ -4,11 +4,11 @@
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::api;
-use crate::api::auth::Throttle;
+use crate::api::auth::{Throttle, Verified};
 use crate::catalog::users::{self, User};
 use crate::catalog::{meta, new_uuid, projects};
 use crate::clock;
@@ -41,6 +41,9 @@ pub struct App {
     pub store: Arc<Store>,
     pub engine: Arc<Engine>,
     pub throttle: Throttle,
+    pub verified: Verified,
+    /// Where clients of this host reach the daemon over TCP, as URLs; set by the daemon, never by a command.
+    pub listening: OnceLock<Vec<String>>,
     timer: Arc<Timer>,
     first_token: Option<String>,
     /// uuid of the one customer.
@@ -62,6 +65,8 @@ impl App {
         let engine = Engine::start(db.clone(), store.clone(), &config)?;
         Ok(Arc::new(App {
             throttle: Throttle::new(config.auth.login_attempts, config.auth.login_window),
+            verified: Verified::new()?,
+            listening: OnceLock::new(),
             config: RwLock::new(Arc::new(config)),
             db,
             store,
@@ -100,7 +105,7 @@ impl App {
     }
 
     /// What can change at run time: roots, restore directory, threads a job, default zone, proxies, query token,
-    /// shutdown deadline, token lifetime.
+    /// shutdown deadline, token lifetimes, region, noauth.
     /// Listeners, limits of the gate, number of jobs and intervals stay as they were at start.
     pub fn reload(&self, mut config: Config) {
         resolve_directories(&mut config);

@@ -19,6 +19,8 @@ use crate::http::Limits;
 const SYSTEM_FILE: &str = "/etc/cofferd/cofferd.toml";
 const SYSTEM_STATE: &str = "/var/lib/cofferd";
 const DEFAULT_LISTEN: &str = "127.0.0.1:8776";
+/// What OpenStack installations of one region call it.
+const DEFAULT_REGION: &str = "RegionOne";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -86,6 +88,12 @@ pub struct AuthConfig {
     /// Failed logins allowed for one user and address within `login_window`.
     pub login_attempts: u32,
     pub login_window: Duration,
+    /// How long a token of Keystone's dialect is good for.
+    pub keystone_token_lifetime: Duration,
+    /// Name of the one region in OpenStack's service catalog.
+    pub region: String,
+    /// Whoever is on this host is administrator of the OpenStack API without any credential.
+    pub noauth: bool,
 }
 
 impl Config {
@@ -261,6 +269,9 @@ struct AuthTable {
     token_lifetime_h: Option<i64>,
     login_attempts: Option<i64>,
     login_window_s: Option<i64>,
+    keystone_token_lifetime_h: Option<i64>,
+    region: Option<String>,
+    noauth: bool,
 }
 
 /// Turns the file into a `Config`; every error names `path` and the key.
@@ -274,13 +285,14 @@ impl Checker {
         if state_directory.as_os_str().is_empty() {
             return Err(self.wrong("state_directory", "\"\"", "expected a path".into()));
         }
+        let http = self.http(file.http)?;
         Ok(Config {
             timezone: self.timezone(file.timezone)?,
             shutdown_deadline: self.seconds("shutdown_deadline_s", file.shutdown_deadline_s, Duration::from_secs(30))?,
-            http: self.http(file.http)?,
             volumes: self.volumes(file.volumes, &state_directory)?,
             engine: self.engine(file.engine, surroundings.cores)?,
-            auth: self.auth(file.auth)?,
+            auth: self.auth(file.auth, &http)?,
+            http,
             state_directory,
         })
     }
@@ -329,13 +341,41 @@ impl Checker {
         })
     }
 
-    fn auth(&self, table: AuthTable) -> Result<AuthConfig, ConfigError> {
+    fn auth(&self, table: AuthTable, http: &HttpConfig) -> Result<AuthConfig, ConfigError> {
+        if table.noauth {
+            self.only_local(http)?;
+        }
+        let keystone_hours = self.number("auth.keystone_token_lifetime_h", table.keystone_token_lifetime_h, 1..=8760, 24)?;
         let hours = self.number("auth.token_lifetime_h", table.token_lifetime_h, 0..=1_000_000, 0)?;
         Ok(AuthConfig {
             token_lifetime: (hours > 0).then(|| Duration::from_secs(hours as u64 * 3600)),
             login_attempts: self.number("auth.login_attempts", table.login_attempts, 1..=1_000_000, 10)? as u32,
             login_window: self.seconds("auth.login_window_s", table.login_window_s, Duration::from_secs(600))?,
+            keystone_token_lifetime: Duration::from_secs(keystone_hours as u64 * 3600),
+            region: self.region(table.region)?,
+            noauth: table.noauth,
         })
+    }
+
+    /// Without authentication whoever reaches a socket is administrator.
+    fn only_local(&self, http: &HttpConfig) -> Result<(), ConfigError> {
+        if let Some(address) = http.listen.iter().find(|address| !address.ip().is_loopback()) {
+            let expected = format!("{address} in http.listen can be reached from other hosts; with noauth listen on 127.0.0.1 and [::1] only");
+            return Err(self.wrong("auth.noauth", "true", expected));
+        }
+        if !http.trusted_proxies.is_empty() {
+            let expected = "http.trusted_proxies names a proxy, through which others would come; have one of the two".into();
+            return Err(self.wrong("auth.noauth", "true", expected));
+        }
+        Ok(())
+    }
+
+    fn region(&self, name: Option<String>) -> Result<String, ConfigError> {
+        let name = name.unwrap_or_else(|| DEFAULT_REGION.to_owned());
+        match name.is_empty() || name.len() > 255 || name.chars().any(char::is_control) {
+            true => Err(self.wrong("auth.region", &format!("{name:?}"), "expected a name of 1 to 255 printable characters".into())),
+            false => Ok(name),
+        }
     }
 
     fn timezone(&self, name: Option<String>) -> Result<chrono_tz::Tz, ConfigError> {
@@ -397,6 +437,8 @@ mod tests {
         assert_eq!(config.timezone, chrono_tz::UTC);
         assert_eq!(config.engine.jobs, 2);
         assert_eq!(config.auth.token_lifetime, None);
+        assert_eq!((config.auth.keystone_token_lifetime, config.auth.region.as_str()), (Duration::from_secs(86_400), "RegionOne"));
+        assert!(!config.auth.noauth);
     }
 
     #[test]
@@ -438,6 +480,8 @@ mod tests {
             token_lifetime_h = 2
             login_attempts = 3
             login_window_s = 4
+            keystone_token_lifetime_h = 5
+            region = "here"
             "#,
         )
         .unwrap();
@@ -456,6 +500,21 @@ mod tests {
         assert_eq!(config.engine.maintenance_interval, Duration::from_secs(11));
         assert_eq!(config.auth.token_lifetime, Some(Duration::from_secs(7200)));
         assert_eq!((config.auth.login_attempts, config.auth.login_window), (3, Duration::from_secs(4)));
+        assert_eq!((config.auth.keystone_token_lifetime, config.auth.region.as_str()), (Duration::from_secs(18_000), "here"));
+        assert!(!config.auth.noauth);
+    }
+
+    #[test]
+    fn without_authentication_only_loopback_is_listened_on() {
+        let noauth = |http: &str| check(&format!("state_directory = '/s'\n[http]\n{http}\n[auth]\nnoauth = true"));
+        assert!(noauth("").unwrap().auth.noauth);
+        assert!(noauth("listen = ['127.0.0.1:1', '[::1]:1', '127.9.9.9:1']").is_ok());
+        for listen in ["0.0.0.0:1", "[::]:1", "192.168.0.1:1", "[fe80::1]:1"] {
+            let error = noauth(&format!("listen = ['127.0.0.1:1', '{listen}']")).unwrap_err();
+            assert!(error.contains("auth.noauth = true") && error.contains(listen), "{error}");
+        }
+        let error = noauth("trusted_proxies = ['127.0.0.1']").unwrap_err();
+        assert!(error.contains("auth.noauth = true") && error.contains("trusted_proxies"), "{error}");
     }
 
     #[test]
@@ -471,6 +530,10 @@ mod tests {
             ("timezone = 3", &["timezone", "expected a string"]),
             ("[volumes]\nroots = ['srv']", &["volumes.roots", "absolute"]),
             ("[engine]\nworkers = 65", &["engine.workers = 65", "from 1 to 64"]),
+            ("[auth]\nkeystone_token_lifetime_h = 0", &["auth.keystone_token_lifetime_h = 0", "from 1 to 8760"]),
+            ("[auth]\nkeystone_token_lifetime_h = 8761", &["from 1 to 8760"]),
+            ("[auth]\nregion = ''", &["auth.region", "printable"]),
+            ("[auth]\nnoauth = 1", &["noauth", "boolean"]),
             ("state_directory = ''", &["state_directory", "path"]),
             ("[http", &["c.toml", "line 1"]),
         ] {

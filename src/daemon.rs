@@ -81,7 +81,9 @@ impl Daemon {
         let unix = bind_unix(&socket).map_err(|e| DaemonError::Socket(socket.clone(), e))?;
         let mut listeners = if given.is_empty() { bind_all(&config.http.listen)? } else { given };
         listeners.push(Listener::Unix(unix));
-        let addresses = listeners.iter().filter_map(tcp_address).collect();
+        let addresses: Vec<SocketAddr> = listeners.iter().filter_map(tcp_address).collect();
+        // The first and only time, so it cannot be set already.
+        let _ = app.listening.set(addresses.iter().map(|address| format!("http://{}", reachable(*address))).collect());
         let server = HttpServer::start(listeners, config.http.limits, Arc::new(Api(app.clone()))).map_err(DaemonError::Http)?;
         app.start_timer()?;
         Ok(Daemon { app, server, addresses, socket })
@@ -195,6 +197,9 @@ fn announce(daemon: &Daemon, config: &Config) {
     info!("listening on {}", daemon.socket.display());
     if let Some(token) = daemon.app.first_token() {
         tell_first_token(token, config);
+    }
+    if config.auth.noauth {
+        warn!("auth.noauth is on: whoever is on this host is administrator of the OpenStack API");
     }
     if config.volumes.roots.is_empty() {
         info!("no volume can be registered yet: name the directories that may be backed up in volumes.roots of the configuration");
@@ -359,7 +364,7 @@ fn tcp_address(listener: &Listener) -> Option<SocketAddr> {
 }
 
 /// Where a client on this host reaches a listener that is bound to every address.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),

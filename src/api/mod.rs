@@ -3,6 +3,7 @@
 pub mod auth;
 mod base_url;
 mod health;
+pub mod identity;
 mod ops;
 mod text;
 mod waldur;
@@ -35,6 +36,7 @@ pub fn handle(app: &Arc<App>, request: Request) -> Response {
         ["healthz"] => health::healthz(app, &request),
         ["api", rest @ ..] => waldur::handle(app, &request, rest),
         ["api-auth", rest @ ..] => waldur::handle_login(app, &request, rest),
+        ["identity", rest @ ..] => identity::handle(app, &request, rest),
         ["ops", rest @ ..] => ops::handle(app, &request, rest),
         _ => Response::json(404, &json!({"detail": "Not found."})),
     }

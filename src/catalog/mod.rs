@@ -3,6 +3,7 @@
 //! one function here.
 
 pub mod backups;
+pub mod credentials;
 pub mod events;
 pub mod images;
 pub mod instances;
@@ -11,6 +12,7 @@ pub mod list;
 pub mod meta;
 pub mod projects;
 pub mod schedules;
+pub mod sessions;
 pub mod users;
 pub mod volume_backups;
 pub mod volumes;
@@ -19,7 +21,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 
 use crate::model::backup::{BackupKind, BackupState};
 use crate::model::instance::InstanceState;
-use crate::model::role::Role;
+use crate::model::role::{Level, Role};
 use crate::model::volume::VolumeState;
 
 /// A new identifier: random, 32 lower-case hex digits.
@@ -49,4 +51,4 @@ macro_rules! stored_by_name {
         }
     )*};
 }
-stored_by_name!(jobs::JobKind, BackupKind, BackupState, InstanceState, Role, VolumeState);
+stored_by_name!(jobs::JobKind, BackupKind, BackupState, InstanceState, Level, Role, VolumeState);

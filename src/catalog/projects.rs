@@ -61,6 +61,15 @@ pub fn by_id(connection: &Connection, id: i64) -> rusqlite::Result<Project> {
     connection.prepare_cached(&format!("{SELECT} WHERE p.id = ?"))?.query_row([id], read)
 }
 
+/// Names need not be unique.
+pub fn by_name(connection: &Connection, name: &str) -> rusqlite::Result<Vec<Project>> {
+    connection.prepare_cached(&format!("{SELECT} WHERE p.name = ? ORDER BY p.id"))?.query_map([name], read)?.collect()
+}
+
+pub fn all(connection: &Connection) -> rusqlite::Result<Vec<Project>> {
+    connection.prepare_cached(&format!("{SELECT} ORDER BY p.id"))?.query_map([], read)?.collect()
+}
+
 /// Filter columns: p.*.
 pub fn list(connection: &Connection, filter: &Filter, page: &Page) -> rusqlite::Result<(i64, Vec<Project>)> {
     Ok((list::count(connection, "project p", filter)?, list::rows(connection, SELECT, filter, page, read)?))

@@ -111,6 +111,10 @@ pub fn get(connection: &Connection, uuid: &str) -> rusqlite::Result<Option<User>
     connection.prepare_cached(&format!("{SELECT} WHERE uuid = ?"))?.query_row([uuid], read).optional()
 }
 
+pub fn by_id(connection: &Connection, id: i64) -> rusqlite::Result<Option<User>> {
+    connection.prepare_cached(&format!("{SELECT} WHERE id = ?"))?.query_row([id], read).optional()
+}
+
 pub fn by_name(connection: &Connection, username: &str) -> rusqlite::Result<Option<User>> {
     connection.prepare_cached(&format!("{SELECT} WHERE username = ?"))?.query_row([username], read).optional()
 }
@@ -124,7 +128,7 @@ pub fn any_staff(connection: &Connection) -> rusqlite::Result<Option<User>> {
     connection.prepare_cached(&format!("{SELECT} WHERE is_staff AND is_active ORDER BY id LIMIT 1"))?.query_row([], read).optional()
 }
 
-// ---- tokens
+// ---- tokens of the API; Keystone's are in sessions.rs
 
 #[derive(Clone, Debug)]
 pub struct Token {
@@ -154,7 +158,8 @@ pub fn insert_token(
 pub fn by_token(connection: &Connection, hash: &[u8], now: i64) -> rusqlite::Result<Option<User>> {
     connection
         .prepare_cached(&format!(
-            "{SELECT} WHERE id = (SELECT user_id FROM token WHERE hash = ?1 AND (expires IS NULL OR expires > ?2))"
+            "{SELECT} WHERE id = (SELECT user_id FROM token WHERE hash = ?1 AND methods IS NULL \
+             AND (expires IS NULL OR expires > ?2))"
         ))?
         .query_row(params![hash, now], read)
         .optional()
@@ -164,7 +169,7 @@ pub fn tokens(connection: &Connection, username: Option<&str>) -> rusqlite::Resu
     connection
         .prepare_cached(
             "SELECT t.id, u.username, t.name, t.created, t.expires FROM token t JOIN user u ON u.id = t.user_id \
-             WHERE ?1 IS NULL OR u.username = ?1 ORDER BY t.id",
+             WHERE t.methods IS NULL AND (?1 IS NULL OR u.username = ?1) ORDER BY t.id",
         )?
         .query_map([username], |row| {
             Ok(Token { id: row.get(0)?, username: row.get(1)?, name: row.get(2)?, created: row.get(3)?, expires: row.get(4)? })
@@ -174,15 +179,15 @@ pub fn tokens(connection: &Connection, username: Option<&str>) -> rusqlite::Resu
 
 /// True if there was such a token.
 pub fn delete_token(connection: &Connection, id: i64) -> rusqlite::Result<bool> {
-    Ok(connection.execute("DELETE FROM token WHERE id = ?", [id])? > 0)
+    Ok(connection.execute("DELETE FROM token WHERE id = ? AND methods IS NULL", [id])? > 0)
 }
 
 /// Drops expired tokens, and all but the newest `keep` login tokens of a user, so that logging in often leaves no heap.
 pub fn prune_tokens(connection: &Connection, user_id: i64, name: &str, keep: i64, now: i64) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM token WHERE expires <= ?", [now])?;
     connection.execute(
-        "DELETE FROM token WHERE user_id = ?1 AND name = ?2 AND id NOT IN \
-         (SELECT id FROM token WHERE user_id = ?1 AND name = ?2 ORDER BY id DESC LIMIT ?3)",
+        "DELETE FROM token WHERE user_id = ?1 AND name = ?2 AND methods IS NULL AND id NOT IN \
+         (SELECT id FROM token WHERE user_id = ?1 AND name = ?2 AND methods IS NULL ORDER BY id DESC LIMIT ?3)",
         params![user_id, name, keep],
     )?;
     Ok(())

@@ -20,6 +20,7 @@ mod install;
 mod instance;
 mod list;
 mod man;
+mod openrc;
 mod output;
 mod progress;
 mod project;
@@ -98,6 +99,7 @@ enum Command {
     Role(role::Role),
     #[command(subcommand)]
     Token(token::Token),
+    Openrc(openrc::Openrc),
     #[command(subcommand)]
     Quota(quota::Quota),
     Check(check::Check),
@@ -210,6 +212,7 @@ fn run(command: Command, context: &Context) -> Result<(), CliError> {
         Command::User(args) => user::run(&args, context),
         Command::Role(args) => role::run(&args, context),
         Command::Token(args) => token::run(&args, context),
+        Command::Openrc(args) => openrc::run(&args, context),
         Command::Quota(args) => quota::run(&args, context),
         Command::Check(args) => check::run(&args, context),
         Command::Gc(args) => gc::run(&args, context),

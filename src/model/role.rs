@@ -19,6 +19,50 @@ pub enum Access {
     Write,
 }
 
+/// The same in Keystone's words: the highest role of a token, which includes those below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    None,
+    Reader,
+    Member,
+    Admin,
+}
+
+impl Level {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::None => "none",
+            Level::Reader => "reader",
+            Level::Member => "member",
+            Level::Admin => "admin",
+        }
+    }
+
+    pub fn from_stored(name: &str) -> Option<Level> {
+        [Level::Reader, Level::Member, Level::Admin].into_iter().find(|level| level.as_str() == name)
+    }
+
+    /// The names of all roles that this level has.
+    pub fn roles(self) -> &'static [&'static str] {
+        match self {
+            Level::None => &[],
+            Level::Reader => &["reader"],
+            Level::Member => &["member", "reader"],
+            Level::Admin => &["admin", "member", "reader"],
+        }
+    }
+}
+
+impl From<Access> for Level {
+    fn from(access: Access) -> Level {
+        match access {
+            Access::None => Level::None,
+            Access::Read => Level::Reader,
+            Access::Write => Level::Member,
+        }
+    }
+}
+
 impl Role {
     pub fn as_str(self) -> &'static str {
         match self {

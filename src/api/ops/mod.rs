@@ -4,6 +4,7 @@
 mod inspect;
 mod tasks;
 mod tokens;
+mod users;
 mod volumes;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ fn route(context: &Context, rest: &[&str]) -> ApiResult {
         ["stats"] => context.methods(&[("GET", &|| stats(context))]),
         ["inspect"] => context.methods(&[("GET", &|| inspect::inspect(context))]),
         ["tokens", rest @ ..] => tokens::route(context, rest),
+        ["users", user, rest @ ..] => users::route(context, user, rest),
         ["volumes", rest @ ..] => volumes::route(context, rest),
         ["restores"] => context.methods(&[("POST", &|| tasks::restore(context))]),
         ["check"] => context.methods(&[("POST", &|| tasks::check(context))]),
@@ -52,6 +54,7 @@ fn status(context: &Context) -> ApiResult {
         "pid": std::process::id(),
         "started": timestamp(app.started),
         "timezone": app.config().timezone.name(),
+        "listening": app.listening.get().map_or(&[][..], Vec::as_slice),
         "jobs": app.engine.running_count(),
         "timer_age_s": app.timer_heartbeat().as_secs(),
     });

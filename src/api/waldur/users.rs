@@ -14,6 +14,7 @@ use crate::api::auth;
 use crate::api::text::timestamp;
 use crate::catalog::list::Filter;
 use crate::catalog::new_uuid;
+use crate::catalog::sessions;
 use crate::catalog::users::{self, User};
 use crate::clock;
 use crate::http::Response;
@@ -106,6 +107,10 @@ fn update(context: &Context, uuid: &str, partial: bool) -> ApiResult {
         read_profile(&mut fields, &mut user);
         fields.finish()?;
         users::update(tx, &user)?;
+        if !user.is_active {
+            // They must not come to life again with the user.
+            sessions::end_all_of(tx, user.id)?;
+        }
         keep_an_administrator(tx)?;
         Ok(Response::json(200, &to_json(context, &user)))
     })
@@ -143,6 +148,7 @@ fn set_password(context: &Context, uuid: &str) -> ApiResult {
         users::set_password(tx, user.id, password.as_deref())?;
         // Whoever had the old password must not stay logged in with it.
         users::delete_tokens_of(tx, user.id, LOGIN)?;
+        sessions::end_all_of(tx, user.id)?;
         Ok(Response::json(200, &json!({"detail": "Password has been successfully updated."})))
     })
 }

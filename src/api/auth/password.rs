@@ -1,4 +1,4 @@
-//! Who sends a request: tokens, passwords, the local administrator, and what each may see and write.
+//! Passwords: how they are hashed and compared, what makes one good enough, and how guessing them is slowed down.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,119 +8,8 @@ use std::time::{Duration, Instant};
 
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
-use rusqlite::Connection;
 
-use crate::catalog::users::{self, User};
-use crate::clock;
-use crate::http::{Peer, Request};
-use crate::model::role::{Access, Role};
-
-/// Who is asking.
-pub struct Identity {
-    pub user: User,
-    /// None: all projects (an owner of the customer).
-    roles: Vec<(Option<i64>, Role)>,
-}
-
-impl Identity {
-    fn load(connection: &Connection, user: User) -> rusqlite::Result<Identity> {
-        let roles = users::roles_of(connection, user.id)?;
-        Ok(Identity { user, roles })
-    }
-
-    pub fn is_staff(&self) -> bool {
-        self.user.is_staff
-    }
-
-    /// What this user may do with the things of a project: the best of all the roles held there.
-    pub fn access(&self, project_id: i64) -> Access {
-        if self.user.is_staff {
-            return Access::Write;
-        }
-        let here = |(project, _): &&(Option<i64>, Role)| project.is_none_or(|id| id == project_id);
-        self.roles.iter().filter(here).map(|(_, role)| role.access()).max().unwrap_or(Access::None)
-    }
-
-    /// The projects this user sees; None: all.
-    pub fn visible_projects(&self) -> Option<Vec<i64>> {
-        if self.user.is_staff || self.roles.iter().any(|(project, _)| project.is_none()) {
-            return None;
-        }
-        Some(self.roles.iter().filter_map(|(project, _)| *project).collect())
-    }
-
-    /// Owner of the customer, or staff.
-    pub fn is_owner(&self) -> bool {
-        self.user.is_staff || self.roles.iter().any(|(_, role)| *role == Role::Owner)
-    }
-}
-
-/// Why a request has no identity; the text is Waldur's.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthError {
-    #[error("Authentication credentials were not provided.")]
-    None,
-    #[error("Invalid token. No credentials provided.")]
-    Empty,
-    #[error("Invalid token. Token string should not contain spaces.")]
-    Spaces,
-    #[error("Invalid token.")]
-    Unknown,
-    #[error("User inactive or deleted.")]
-    Inactive,
-    #[error(transparent)]
-    Catalog(#[from] rusqlite::Error),
-}
-
-/// `Authorization: Token <key>`; on the Unix socket root and the daemon's own user need none.
-pub fn authenticate(connection: &Connection, request: &Request, query_token: Option<&str>) -> Result<Identity, AuthError> {
-    match request.header("authorization").or(query_token) {
-        Some(credentials) => by_token(connection, credentials),
-        None => local_administrator(connection, request.peer),
-    }
-}
-
-fn by_token(connection: &Connection, credentials: &str) -> Result<Identity, AuthError> {
-    let mut words = credentials.split_ascii_whitespace();
-    match words.next() {
-        Some(scheme) if scheme.eq_ignore_ascii_case("token") => {}
-        _ => return Err(AuthError::None),
-    }
-    let token = words.next().ok_or(AuthError::Empty)?;
-    if words.next().is_some() {
-        return Err(AuthError::Spaces);
-    }
-    let user = users::by_token(connection, &token_hash(token), clock::now_ms())?.ok_or(AuthError::Unknown)?;
-    if !user.is_active {
-        return Err(AuthError::Inactive);
-    }
-    Ok(Identity::load(connection, user)?)
-}
-
-fn local_administrator(connection: &Connection, peer: Peer) -> Result<Identity, AuthError> {
-    match peer {
-        Peer::Unix { uid: Some(uid) } if uid == 0 || uid == rustix::process::getuid().as_raw() => {
-            let user = users::any_staff(connection)?.ok_or(AuthError::None)?;
-            Ok(Identity::load(connection, user)?)
-        }
-        _ => Err(AuthError::None),
-    }
-}
-
-// ---- tokens and passwords
-
-/// 160 random bits as 40 hex digits.
-pub fn new_token() -> Result<String, getrandom::Error> {
-    let mut bytes = [0; 20];
-    getrandom::fill(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// What the coffer keeps of a token. Tokens are random, so a fast hash is enough, and looking one up by its hash leaks
-/// nothing by its timing.
-pub fn token_hash(token: &str) -> [u8; 32] {
-    *blake3::hash(token.as_bytes()).as_bytes()
-}
+use crate::http::Peer;
 
 /// argon2id with 9 MiB and 4 passes (an OWASP recommendation), one at a time, so that logins cannot eat the host's memory.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -181,6 +70,49 @@ pub fn password_faults(password: &str) -> Vec<&'static str> {
         faults.push("Password must contain one or more letters.");
     }
     faults
+}
+
+/// Passwords that were right a moment ago. A client of HTTP Basic sends one with each request, and a hash for each would make
+/// it slow and hold up the logins of others. An entry is found only while the stored hash is the same, so a new password
+/// counts at once.
+pub struct Verified {
+    /// Random in each process, so that an entry tells nothing to somebody who sees only it.
+    key: [u8; 32],
+    seen: Mutex<HashMap<[u8; 32], Instant>>,
+}
+
+const VERIFIED_LIFE: Duration = Duration::from_secs(60);
+/// More users than this within the life, and the oldest must hash again.
+const VERIFIED_MOST: usize = 1000;
+
+impl Verified {
+    pub fn new() -> Result<Verified, getrandom::Error> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key)?;
+        Ok(Verified { key, seen: Mutex::default() })
+    }
+
+    fn name(&self, password: &str, phc: &str) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        // The length keeps the two apart. The stored hash has a salt of its own, so it stands for its user as well.
+        hasher.update(&(phc.len() as u64).to_le_bytes()).update(phc.as_bytes()).update(password.as_bytes());
+        *hasher.finalize().as_bytes()
+    }
+
+    pub fn knows(&self, password: &str, phc: &str) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&self.name(password, phc)).is_some_and(|at| at.elapsed() < VERIFIED_LIFE)
+    }
+
+    pub fn remember(&self, password: &str, phc: &str) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= VERIFIED_MOST {
+            seen.retain(|_, at| at.elapsed() < VERIFIED_LIFE / 2);
+        }
+        if seen.len() < VERIFIED_MOST {
+            seen.insert(self.name(password, phc), Instant::now());
+        }
+    }
 }
 
 /// Failed logins of one user from one address, so that a password cannot be guessed at leisure.
@@ -266,10 +198,21 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_forty_hex_digits() {
-        let token = new_token().unwrap();
-        assert_eq!(token.len(), 40);
-        assert!(token.bytes().all(|b| b.is_ascii_hexdigit()));
-        assert_ne!(token, new_token().unwrap());
+    fn only_what_was_verified_against_the_same_hash_is_known() {
+        let verified = Verified::new().unwrap();
+        verified.remember("secret123", "$argon2id$a");
+        assert!(verified.knows("secret123", "$argon2id$a"));
+        assert!(!verified.knows("secret124", "$argon2id$a"));
+        assert!(!verified.knows("secret123", "$argon2id$b"), "the password has changed since");
+        assert!(!verified.knows("asecret123", "$argon2id$"), "no other split of the same text");
+    }
+
+    #[test]
+    fn the_memory_of_verified_passwords_is_bounded() {
+        let verified = Verified::new().unwrap();
+        for n in 0..VERIFIED_MOST + 10 {
+            verified.remember(&n.to_string(), "phc");
+        }
+        assert_eq!(verified.seen.lock().unwrap().len(), VERIFIED_MOST);
     }
 }

@@ -1,0 +1,304 @@
+//! Who sends an OpenStack request, and in which project it is meant.
+//!
+//! Known are: Keystone's tokens and those of the API (`X-Auth-Token`), a user name and password with each request (HTTP Basic),
+//! `Authorization: Token` as in Waldur's dialect, and the local administrator of the Unix socket. With `auth.noauth` also
+//! nothing at all, for clients of this host.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use rusqlite::Connection;
+
+use super::{AuthError, HashPermit, Identity, by_token, local_administrator, token_hash, verify_password};
+use crate::api::text::parse_uuid;
+use crate::app::App;
+use crate::catalog::projects::{self, Project};
+use crate::catalog::sessions::{self, Token};
+use crate::catalog::{credentials, users};
+use crate::clock;
+use crate::config::Config;
+use crate::http::{Peer, Request};
+
+pub use crate::model::role::Level;
+
+/// What clients send as a token when they are told that none is needed.
+const NO_TOKEN: &str = "notused";
+/// The project that is meant when somebody who has all of them names none.
+const DEFAULT_PROJECT: &str = "default";
+/// Longest user name and password that are looked at.
+const MAX_NAME: usize = 128;
+const MAX_PASSWORD: usize = 1024;
+
+/// Who sends an OpenStack request, before its project is known.
+pub struct Caller {
+    pub identity: Identity,
+    /// The one project that a scoped token is for.
+    scope: Option<i64>,
+    /// The most that an application credential lets its user do.
+    ceiling: Level,
+    /// The application credential that the token comes from.
+    credential: Option<i64>,
+    /// The project that a `user:project` token names.
+    named: Option<String>,
+}
+
+/// Why a request has no caller. No text tells whether a user exists.
+#[derive(Debug, thiserror::Error)]
+pub enum CallerError {
+    #[error("{0}")]
+    Unauthorized(String),
+    #[error("Too many logins; try again in {0} seconds.")]
+    Busy(u64),
+    #[error(transparent)]
+    Catalog(#[from] rusqlite::Error),
+}
+
+impl CallerError {
+    pub fn unauthorized(message: &str) -> CallerError {
+        CallerError::Unauthorized(message.to_owned())
+    }
+}
+
+impl From<AuthError> for CallerError {
+    fn from(error: AuthError) -> CallerError {
+        match error {
+            AuthError::Catalog(error) => error.into(),
+            AuthError::None => CallerError::unauthorized("Authentication is required: send X-Auth-Token or Authorization."),
+            other => CallerError::Unauthorized(other.to_string()),
+        }
+    }
+}
+
+/// A caller in a project.
+pub struct Scope {
+    pub project: Project,
+    pub level: Level,
+}
+
+/// Why a request has no project.
+#[derive(Debug, thiserror::Error)]
+pub enum ScopeError {
+    /// The project named is not the token's or none of the caller's, or none is named and there are several.
+    #[error("{0}")]
+    Mismatch(String),
+    #[error(transparent)]
+    Catalog(#[from] rusqlite::Error),
+}
+
+pub fn authenticate(app: &Arc<App>, request: &Request) -> Result<Caller, CallerError> {
+    if let Some(named) = without_credentials(&app.config(), request) {
+        let user = app.db.read(|c| local_staff(c))?;
+        return Ok(Caller { named, ..Caller::unscoped(user) });
+    }
+    if let Some(token) = request.header("x-auth-token") {
+        return app.db.read(|c| holder_of(c, token.trim()));
+    }
+    match request.header("authorization").map(|value| value.split_once(' ').unwrap_or((value, ""))) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("basic") => by_password(app, request.peer, rest),
+        Some(_) => app.db.read(|c| Ok(Caller::unscoped(by_token(c, request.header("authorization").unwrap_or_default())?))),
+        None => app.db.read(|c| Ok(Caller::unscoped(local_administrator(c, request.peer)?))),
+    }
+}
+
+/// The caller that a token stands for.
+fn holder_of(c: &Connection, token: &str) -> Result<Caller, CallerError> {
+    let invalid = || CallerError::unauthorized("The token is not valid: it has expired, was revoked, or never was.");
+    let found = sessions::by_hash(c, &token_hash(token), clock::now_ms())?.ok_or_else(invalid)?;
+    Caller::holder(c, &found)?.ok_or_else(invalid)
+}
+
+fn by_password(app: &App, peer: Peer, encoded: &str) -> Result<Caller, CallerError> {
+    let malformed = || CallerError::unauthorized("Authorization: Basic needs base64 of user:password.");
+    let decoded = BASE64_STANDARD.decode(encoded.trim()).map_err(|_| malformed())?;
+    let text = String::from_utf8(decoded).map_err(|_| malformed())?;
+    let (name, password) = text.split_once(':').ok_or_else(malformed)?;
+    let user = app.db.read(|c| users::by_name(c, name))?;
+    let right = prove(app, name, peer, password, user.as_ref().and_then(|user| user.password.as_deref()))?;
+    match user.filter(|user| right && user.is_active) {
+        Some(user) => Ok(Caller::unscoped(app.db.read(|c| Identity::load(c, user))?)),
+        None => Err(CallerError::unauthorized("Wrong user name or password.")),
+    }
+}
+
+/// Whether this is the password of whom the throttle knows as `who`. Takes the same time whether there is a stored hash or
+/// not; only what was right a moment ago is quick. The throttle comes first, or it could be asked at leisure what is right.
+pub fn prove(app: &App, who: &str, peer: Peer, password: &str, phc: Option<&str>) -> Result<bool, CallerError> {
+    if who.len() > MAX_NAME || password.len() > MAX_PASSWORD {
+        return Ok(false);
+    }
+    app.throttle.check(who, peer).map_err(CallerError::Busy)?;
+    if phc.is_some_and(|phc| app.verified.knows(password, phc)) {
+        return Ok(true);
+    }
+    let _permit = HashPermit::take().ok_or(CallerError::Busy(1))?;
+    let right = verify_password(password, phc);
+    app.throttle.record(who, peer, right);
+    if let Some(phc) = phc.filter(|_| right) {
+        app.verified.remember(password, phc);
+    }
+    Ok(right)
+}
+
+// ---- without credentials
+
+/// Whether `auth.noauth` lets this request in as it is; inside, the project that its token names.
+fn without_credentials(config: &Config, request: &Request) -> Option<Option<String>> {
+    if !config.auth.noauth || !is_from_this_host(request) {
+        return None;
+    }
+    match request.header("x-auth-token").map(str::trim) {
+        Some(NO_TOKEN) => Some(None),
+        Some(token) => token.split_once(':').map(|(_, project)| Some(project.to_owned()).filter(|p| !p.is_empty())),
+        None => request.header("authorization").is_none().then_some(None),
+    }
+}
+
+/// The peer alone does not tell: a proxy on this host speaks for others, and a web page can make a browser on this host
+/// send requests, to a name of its own that leads here as well (DNS rebinding).
+fn is_from_this_host(request: &Request) -> bool {
+    let near = match request.peer {
+        Peer::Tcp(address) => address.is_loopback(),
+        Peer::Unix { .. } => true,
+    };
+    let passed_on = |name: &str| name.starts_with("x-forwarded") || ["forwarded", "x-real-ip", "via", "origin"].contains(&name);
+    near && names_this_host(request.host()) && !request.headers.iter().any(|(name, _)| passed_on(name))
+}
+
+/// An address or `localhost`, with or without a port: no name that somebody else could give to this host.
+fn names_this_host(host: &str) -> bool {
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split_once(']').is_some_and(|(address, _)| address.parse::<std::net::Ipv6Addr>().is_ok());
+    }
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::Ipv4Addr>().is_ok()
+}
+
+fn local_staff(c: &Connection) -> Result<Identity, CallerError> {
+    let nobody = || CallerError::unauthorized("There is no active staff user to act as.");
+    Ok(Identity::load(c, users::any_staff(c)?.ok_or_else(nobody)?)?)
+}
+
+// ---- what a caller may do, and where
+
+impl Caller {
+    fn unscoped(identity: Identity) -> Caller {
+        Caller { identity, scope: None, ceiling: Level::Admin, credential: None, named: None }
+    }
+
+    /// A user with all that is his; None if he is disabled or gone.
+    pub fn of_user(c: &Connection, user_id: i64) -> rusqlite::Result<Option<Caller>> {
+        match users::by_id(c, user_id)?.filter(|user| user.is_active) {
+            Some(user) => Ok(Some(Caller::unscoped(Identity::load(c, user)?))),
+            None => Ok(None),
+        }
+    }
+
+    /// Whom a token stands for; None if its user is disabled or has lost the part in its project.
+    pub fn holder(c: &Connection, token: &Token) -> rusqlite::Result<Option<Caller>> {
+        let Some(user) = Caller::of_user(c, token.user_id)? else { return Ok(None) };
+        let session = token.session.as_ref();
+        let credential = match session.and_then(|session| session.credential_id) {
+            Some(id) => credentials::by_id(c, id)?,
+            None => None,
+        };
+        let caller = Caller {
+            scope: session.and_then(|session| session.project_id),
+            ceiling: credential.as_ref().map_or(Level::Admin, |credential| credential.level),
+            credential: credential.map(|credential| credential.id),
+            ..user
+        };
+        let homeless = caller.scope.is_some_and(|id| caller.level(id) == Level::None);
+        Ok(Some(caller).filter(|_| !homeless))
+    }
+
+    /// What the caller may do in a project: an administrator everything everywhere, others with a scoped token nothing
+    /// outside its scope.
+    pub fn level(&self, project_id: i64) -> Level {
+        let level = self.unbound_level(project_id);
+        match self.scope {
+            Some(scope) if scope != project_id && level < Level::Admin => Level::None,
+            _ => level,
+        }
+    }
+
+    /// The same without regard to the scope: what a new token for that project would give.
+    pub fn unbound_level(&self, project_id: i64) -> Level {
+        let own = match self.identity.is_staff() {
+            true => Level::Admin,
+            false => self.identity.access(project_id).into(),
+        };
+        own.min(self.ceiling)
+    }
+
+    pub fn is_admin(&self) -> bool {
+        self.identity.is_staff() && self.ceiling == Level::Admin
+    }
+
+    pub fn user_uuid(&self) -> &str {
+        &self.identity.user.uuid
+    }
+
+    /// The application credential the caller's token comes from: such a token is for that one purpose only.
+    pub fn credential(&self) -> Option<i64> {
+        self.credential
+    }
+
+    /// The project that a request is about; `named` is what its URL says, an id or a name.
+    pub fn in_project(&self, c: &Connection, named: Option<&str>) -> Result<Scope, ScopeError> {
+        let project = match (self.scope, named.or(self.named.as_deref())) {
+            (Some(scope), named) => within(projects::by_id(c, scope)?, named)?,
+            (None, Some(named)) => self.find(c, named)?,
+            (None, None) => self.only_project(c)?,
+        };
+        Ok(Scope { level: self.level(project.id), project })
+    }
+
+    fn find(&self, c: &Connection, named: &str) -> Result<Project, ScopeError> {
+        let mine = |project: &Project| self.level(project.id) > Level::None;
+        let by_id = match parse_uuid(named) {
+            Some(uuid) => projects::get(c, &uuid)?.filter(mine),
+            None => None,
+        };
+        if let Some(project) = by_id {
+            return Ok(project);
+        }
+        let mut projects: Vec<Project> = projects::by_name(c, named)?.into_iter().filter(mine).collect();
+        match (projects.pop(), projects.is_empty()) {
+            (Some(project), true) => Ok(project),
+            (Some(_), false) => Err(ScopeError::Mismatch(format!("More than one project is called \"{named}\"; give its id."))),
+            (None, _) => Err(ScopeError::Mismatch(format!("You have no project \"{named}\"."))),
+        }
+    }
+
+    fn only_project(&self, c: &Connection) -> Result<Project, ScopeError> {
+        let mut projects = self.projects(c)?;
+        if projects.is_empty() {
+            return Err(ScopeError::Mismatch("You have no role in any project.".into()));
+        }
+        if projects.len() > 1 && self.identity.is_owner() {
+            projects.retain(|project| project.name == DEFAULT_PROJECT);
+        }
+        match (projects.pop(), projects.is_empty()) {
+            (Some(project), true) => Ok(project),
+            _ => Err(ScopeError::Mismatch("There is more than one project; name the one that is meant in the URL.".into())),
+        }
+    }
+
+    /// The projects that the caller could have a token for.
+    pub fn projects(&self, c: &Connection) -> rusqlite::Result<Vec<Project>> {
+        let bound = self.scope.filter(|_| self.credential.is_some());
+        let mine = |project: &Project| bound.is_none_or(|id| id == project.id) && self.unbound_level(project.id) > Level::None;
+        Ok(projects::all(c)?.into_iter().filter(mine).collect())
+    }
+}
+
+/// The project of a token, if nothing else is named.
+fn within(project: Project, named: Option<&str>) -> Result<Project, ScopeError> {
+    match named {
+        Some(named) if named != project.name && parse_uuid(named).as_ref() != Some(&project.uuid) => {
+            Err(ScopeError::Mismatch(format!("The token is for the project \"{}\", the URL names \"{named}\".", project.name)))
+        }
+        _ => Ok(project),
+    }
+}
