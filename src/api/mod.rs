@@ -2,6 +2,7 @@
 
 pub mod auth;
 mod base_url;
+mod cinder;
 mod health;
 pub mod identity;
 mod ops;
@@ -38,6 +39,7 @@ pub fn handle(app: &Arc<App>, request: Request) -> Response {
         ["api-auth", rest @ ..] => waldur::handle_login(app, &request, rest),
         ["identity", rest @ ..] => identity::handle(app, &request, rest),
         ["ops", rest @ ..] => ops::handle(app, &request, rest),
+        [] | ["v3" | "healthcheck", ..] => cinder::handle(app, &request, &segments),
         _ => Response::json(404, &json!({"detail": "Not found."})),
     }
 }

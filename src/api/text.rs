@@ -30,6 +30,15 @@ pub fn percent_decode(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// Percent-encodes all but RFC 3986's unreserved characters.
+pub fn percent_encode(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => (byte as char).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
 /// The pairs of a query or of an urlencoded body (application/x-www-form-urlencoded).
 pub fn form_pairs(text: &str) -> Vec<(String, String)> {
     let decode = |part: &str| percent_decode(&part.replace('+', " "));
@@ -76,6 +85,13 @@ mod tests {
         assert_eq!(percent_decode("%zz%4"), "%zz%4");
         assert_eq!(percent_decode("%+1"), "%+1");
         assert_eq!(percent_decode("%ff"), "\u{fffd}");
+    }
+
+    #[test]
+    fn percent_encoding_is_undone() {
+        let text = "a b/ü?&=~-._%";
+        assert_eq!(percent_encode("a b/ü"), "a%20b%2F%C3%BC");
+        assert_eq!(percent_decode(&percent_encode(text)), text);
     }
 
     #[test]
