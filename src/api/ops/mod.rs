@@ -68,7 +68,8 @@ fn stats(context: &Context) -> ApiResult {
         let nothing = list::Filter::default();
         let number = |sql: &str| c.query_row(sql, [], |row| row.get::<_, i64>(0));
         Ok(json!({
-            "backups": list::count(c, "backup", &nothing)?,
+            "backups": number("SELECT count(*) FROM backup WHERE kind <> 'snapshot'")?,
+            "snapshots": number("SELECT count(*) FROM backup WHERE kind = 'snapshot'")?,
             "instances": list::count(c, "instance", &nothing)?,
             "volumes": list::count(c, "volume", &nothing)?,
             "schedules": list::count(c, "schedule", &nothing)?,
