@@ -60,7 +60,7 @@ pub struct NewBackup<'a> {
 pub const FROM: &str = "backup b JOIN project p ON p.id = b.project_id LEFT JOIN instance i ON i.id = b.instance_id \
     LEFT JOIN schedule s ON s.id = b.schedule_id";
 const COLUMNS: &str = "b.id, b.uuid, b.kind, b.project_id, p.uuid, p.name, ifnull(i.uuid, ''), \
-    coalesce(i.name, (SELECT name FROM volume_backup WHERE backup_id = b.id), ''), b.schedule_id, s.uuid, \
+    coalesce(i.name, (SELECT iif(name = '', 'volume ' || volume_uuid, name) FROM volume_backup WHERE backup_id = b.id), ''), b.schedule_id, s.uuid, \
     b.description, b.state, b.error_message, b.created_at, b.finished_at, b.kept_until, b.size, b.stored, b.metadata, \
     (SELECT json_group_array(json_object('uuid', ri.uuid, 'name', ri.name, 'state', ri.state, 'created', r.created)) \
      FROM restoration r JOIN instance ri ON ri.id = r.instance_id WHERE r.backup_id = b.id)";

@@ -224,7 +224,7 @@ const COLUMNS: &str = "vb.id, vb.uuid, vb.backup_id, vb.kind, vb.project_id, p.u
     b.updated_at, vb.size, vb.objects, vb.map_id, vb.volume_uuid, vb.volume_id, vb.name, vb.volume_description, vb.volume_labels, \
     vb.bootable, vb.title, coalesce(vb.description, iif(vb.kind = 'instance', b.description, NULL)), vb.labels, vb.container, vb.zone, \
     vb.snapshot_uuid, vb.data_timestamp, parent.uuid, \
-    EXISTS (SELECT 1 FROM volume_backup c JOIN backup cb ON cb.id = c.backup_id WHERE c.parent_id = vb.id AND cb.state = 'ready'), \
+    EXISTS (SELECT 1 FROM volume_backup c WHERE c.parent_id = vb.id AND c.map_id IS NOT NULL), \
     b.uuid, i.name";
 
 fn read(row: &Row) -> rusqlite::Result<VolumeBackup> {

@@ -68,6 +68,8 @@ impl Engine {
             Goal::Path { path, position, create, .. } => self.restore_path(job, path, *position, *create, running),
         };
         match outcome {
+            // It was complete before anybody noticed, but who has cancelled it does not expect that.
+            Ok(()) if running.cancel.load(Ordering::Relaxed) && !self.is_stopping() => self.fail_restore(job, CANCELLED, None),
             Ok(()) => self.finish_restore(job, &goal, running),
             Err(EngineError::Cancelled) if self.is_stopping() => {
                 self.fail_restore(job, "interrupted: the daemon was stopped during the restoration", None)

@@ -79,9 +79,12 @@ pub struct Scope {
 /// Why a request has no project.
 #[derive(Debug, thiserror::Error)]
 pub enum ScopeError {
-    /// The project named is not the token's or none of the caller's, or none is named and there are several.
+    /// The project named is not the token's, or none is named and there are several.
     #[error("{0}")]
     Mismatch(String),
+    /// The project named is none of the caller's, whether there is one or not.
+    #[error("{0}")]
+    NoRole(String),
     #[error(transparent)]
     Catalog(#[from] rusqlite::Error),
 }
@@ -267,14 +270,14 @@ impl Caller {
         match (projects.pop(), projects.is_empty()) {
             (Some(project), true) => Ok(project),
             (Some(_), false) => Err(ScopeError::Mismatch(format!("More than one project is called \"{named}\"; give its id."))),
-            (None, _) => Err(ScopeError::Mismatch(format!("You have no project \"{named}\"."))),
+            (None, _) => Err(ScopeError::NoRole(format!("You have no role in a project \"{named}\"."))),
         }
     }
 
     fn only_project(&self, c: &Connection) -> Result<Project, ScopeError> {
         let mut projects = self.projects(c)?;
         if projects.is_empty() {
-            return Err(ScopeError::Mismatch("You have no role in any project.".into()));
+            return Err(ScopeError::NoRole("You have no role in any project.".into()));
         }
         if projects.len() > 1 && self.identity.is_owner() {
             projects.retain(|project| project.name == DEFAULT_PROJECT);

@@ -50,6 +50,7 @@ pub const COLLECTION: Collection = Collection {
         ("parent_id", Column::Uuid("parent.uuid")),
         ("container", Column::Text("vb.container")),
         ("availability_zone", Column::Text("vb.zone")),
+        ("host", Column::Text("''")), // one, and it is this one
         ("fail_reason", Column::Text("b.fail_reason")),
         ("data_timestamp", Column::Time("vb.data_timestamp")),
         ("created_at", Column::Time("vb.created")),
@@ -123,6 +124,7 @@ fn create(context: &Context) -> CinderResult {
         }
         let order = VolumeBackupOrder {
             volume: &volume,
+            project_id: context.project_id(),
             snapshot: snapshot.as_ref(),
             user_uuid: context.user_uuid(),
             title: name.as_deref(),

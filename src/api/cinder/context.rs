@@ -84,7 +84,7 @@ impl<'a> Context<'a> {
     }
 
     pub fn needs(&self, level: Level) -> Result<(), CinderError> {
-        if self.scope.level >= level { Ok(()) } else { Err(CinderError::forbidden()) }
+        if self.scope.level >= level { Ok(()) } else { Err(CinderError::forbidden("Your roles in this project do not allow this.")) }
     }
 
     /// What is in another project is not there for anybody but an administrator.

@@ -23,8 +23,8 @@ impl CinderError {
         CinderError::new(400, message)
     }
 
-    pub fn forbidden() -> CinderError {
-        CinderError::new(403, "Your roles in this project do not allow this.")
+    pub fn forbidden(message: impl Into<String>) -> CinderError {
+        CinderError::new(403, message)
     }
 
     /// `what` names the kind of thing with a capital: "Backup", "Volume".

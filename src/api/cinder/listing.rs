@@ -170,7 +170,8 @@ fn read_filters(
         let plain = collection.filters.contains(&name) || (context.is_admin() && (name != "project_id" || everywhere));
         if special(filter, name, text)? {
         } else if let Some(column) = like.and_then(|name| collection.column(name)) {
-            filter.contains_exactly(column.sql(), text);
+            let part = if matches!(column, Column::Uuid(_)) { text.replace('-', "") } else { text.clone() };
+            filter.contains_exactly(column.sql(), &part);
         } else if let Some(column) = collection.column(name).filter(|_| plain) {
             column.equals(filter, text);
         } else if context.is_admin() {

@@ -106,6 +106,7 @@ fn context<'a>(
     })?;
     let scope = app.db.read(|c| caller.in_project(c, project)).map_err(|error| match error {
         ScopeError::Mismatch(message) => CinderError::bad_request(message).into_response(),
+        ScopeError::NoRole(message) => CinderError::forbidden(message).into_response(),
         ScopeError::Catalog(error) => CinderError::from(error).into_response(),
     })?;
     Ok(Context::new(app, request, version, caller, scope, base, project))

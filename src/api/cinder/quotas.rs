@@ -55,7 +55,7 @@ fn find(context: &Context, c: &Connection, id: &str) -> Result<Project, CinderEr
     let id = super::member(id);
     if let Some(uuid) = parse_uuid(id) {
         if uuid != context.project_uuid() && !context.is_admin() {
-            return Err(CinderError::forbidden());
+            return Err(CinderError::forbidden("The quotas of other projects are for administrators."));
         }
         if let Some(project) = projects::get(c, &uuid)? {
             return Ok(project);

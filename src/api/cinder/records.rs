@@ -6,10 +6,10 @@ use base64::prelude::BASE64_STANDARD;
 use chrono::SecondsFormat;
 use serde_json::{Map, Value, json};
 
-use super::backups::summary;
 use super::body;
 use super::context::{CinderResult, Context};
 use super::error::CinderError;
+use super::wire::Id;
 use crate::api::text::{parse_timestamp, parse_uuid};
 use crate::catalog::volume_backups::Face;
 use crate::catalog::{dashed, meta};
@@ -122,7 +122,8 @@ pub fn import(context: &Context) -> CinderResult {
         map_hash: hash.as_deref(),
     };
     let backup = context.write(|tx| orders::import(tx, &import).map_err(|refusal| CinderError::refused("backup", refusal)))?;
-    Ok(Response::json(201, &json!({"backup": summary(context, &backup)})))
+    // It gets its name only after the answer, say Cinder's clients.
+    Ok(Response::json(201, &json!({"backup": {"id": Id(&backup.uuid), "name": null, "links": context.links("backups", &backup.uuid)}})))
 }
 
 /// A decoded record; its fields are whatever somebody has written into it.

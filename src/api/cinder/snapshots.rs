@@ -12,7 +12,7 @@ use super::wire::{Id, Time};
 use crate::catalog::volume_backups::{self, VolumeBackup};
 use crate::catalog::dashed;
 use crate::clock;
-use crate::engine::orders;
+use crate::engine::orders::{self, VolumeBackupOrder};
 use crate::http::Response;
 use crate::model::backup::BackupState;
 use crate::model::quota::gib;
@@ -86,9 +86,20 @@ fn create(context: &Context) -> CinderResult {
     let snapshot = context.write(|tx| {
         let volume = context.volume(tx, &dashed(&volume_id))?;
         context.member_only()?;
-        let (title, labels) = (name.as_deref(), labels.as_deref().unwrap_or_default());
-        orders::take_snapshot(tx, &volume, title, description.as_deref(), labels, force, context.user_uuid())
-            .map_err(|refusal| CinderError::refused("volume", refusal))
+        let order = VolumeBackupOrder {
+            volume: &volume,
+            project_id: context.project_id(),
+            snapshot: None,
+            user_uuid: context.user_uuid(),
+            title: name.as_deref(),
+            description: description.as_deref(),
+            labels: labels.as_deref().unwrap_or_default(),
+            container: None,
+            zone: None,
+            incremental: false,
+            force,
+        };
+        orders::take_snapshot(tx, &order).map_err(|refusal| CinderError::refused("volume", refusal))
     })?;
     context.app.engine.wake();
     Ok(Response::json(202, &json!({"snapshot": view(context, &snapshot, false)})))

@@ -94,7 +94,7 @@ impl From<CallerError> for Fault {
 impl From<ScopeError> for Fault {
     fn from(error: ScopeError) -> Fault {
         match error {
-            ScopeError::Mismatch(message) => Fault::forbidden(message),
+            ScopeError::Mismatch(message) | ScopeError::NoRole(message) => Fault::forbidden(message),
             ScopeError::Catalog(error) => error.into(),
         }
     }

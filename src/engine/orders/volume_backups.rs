@@ -16,16 +16,19 @@ use crate::model::quota::{QuotaName, gib};
 use crate::model::volume::VolumeState;
 use crate::store::Store;
 
-/// A backup of one volume.
+/// A backup or a snapshot of one volume.
 pub struct VolumeBackupOrder<'a> {
     pub volume: &'a Volume,
-    /// Take what this snapshot of the volume has instead.
+    /// Whose the backup is: an administrator's, of another project's volume, is his own.
+    pub project_id: i64,
+    /// Back up what this snapshot of the volume has instead.
     pub snapshot: Option<&'a VolumeBackup>,
     pub user_uuid: &'a str,
     pub title: Option<&'a str>,
     pub description: Option<&'a str>,
     /// JSON object of strings.
     pub labels: &'a str,
+    /// Of backups only, as are the next two.
     pub container: Option<&'a str>,
     pub zone: Option<&'a str>,
     pub incremental: bool,
@@ -35,7 +38,7 @@ pub struct VolumeBackupOrder<'a> {
 
 /// Promises the backup and returns its row. One of a snapshot is Ready at once, because its data is stored already.
 pub fn back_up_volume(tx: &Transaction, order: &VolumeBackupOrder) -> Result<VolumeBackup, Refusal> {
-    let volume = order.volume;
+    let (volume, project_id) = (order.volume, order.project_id);
     match order.snapshot {
         Some(snapshot) if snapshot.state != BackupState::Ready => return Err(Refusal::State(snapshot.state)),
         Some(_) => {}
@@ -46,10 +49,10 @@ pub fn back_up_volume(tx: &Transaction, order: &VolumeBackupOrder) -> Result<Vol
     }
     let size = order.snapshot.map_or(volume.size, |snapshot| snapshot.size);
     let additions = [(QuotaName::Backups, 1), (QuotaName::BackupGigabytes, gib(size)), (QuotaName::Storage, size)];
-    fits(tx, volume.project_id, &additions)?;
+    fits(tx, project_id, &additions)?;
     let before = order.snapshot.map(|snapshot| snapshot.created);
     let parent_id = match order.incremental {
-        true => Some(volume_backups::newest_parent(tx, volume.project_id, volume.id, before)?.ok_or(Refusal::NoParent)?),
+        true => Some(volume_backups::newest_parent(tx, project_id, volume.id, before)?.ok_or(Refusal::NoParent)?),
         false => None,
     };
     let now = clock::now_ms();
@@ -64,8 +67,8 @@ pub fn back_up_volume(tx: &Transaction, order: &VolumeBackupOrder) -> Result<Vol
         snapshot_uuid: order.snapshot.map(|snapshot| snapshot.uuid.as_str()),
         data_timestamp: Some(before.unwrap_or(now)),
     };
-    let backup_id = insert_backup(tx, &uuid, BackupKind::Volume, volume, size, order.user_uuid, now)?;
-    let new = NewVolumeBackup { size, position: 0, ..NewVolumeBackup::of(volume, &uuid, backup_id, BackupKind::Volume, now, face) };
+    let backup_id = insert_backup(tx, &uuid, BackupKind::Volume, project_id, size, order.user_uuid, now)?;
+    let new = NewVolumeBackup { project_id, size, position: 0, ..NewVolumeBackup::of(volume, &uuid, backup_id, BackupKind::Volume, now, face) };
     let id = volume_backups::insert(tx, &new)?;
     let backup = logged(tx, backup_id, "resource_backup_creation_scheduled", "has been scheduled")?;
     match (order.zone, order.snapshot.and_then(|snapshot| snapshot.map_id)) {
@@ -88,26 +91,25 @@ pub fn back_up_volume(tx: &Transaction, order: &VolumeBackupOrder) -> Result<Vol
 }
 
 /// A snapshot: the volume's bytes as they are, kept in the store.
-pub fn take_snapshot(
-    tx: &Transaction,
-    volume: &Volume,
-    title: Option<&str>,
-    description: Option<&str>,
-    labels: &str,
-    force: bool,
-    user_uuid: &str,
-) -> Result<VolumeBackup, Refusal> {
-    if !volume.status.can_be_read(force) {
+pub fn take_snapshot(tx: &Transaction, order: &VolumeBackupOrder) -> Result<VolumeBackup, Refusal> {
+    let (volume, project_id) = (order.volume, order.project_id);
+    if !volume.status.can_be_read(order.force) {
         return Err(Refusal::VolumeState { state: volume.status, needed: "available, or in-use and the snapshot forced" });
     }
     let additions =
         [(QuotaName::Snapshots, 1), (QuotaName::Gigabytes, gib(volume.size)), (QuotaName::Storage, volume.size)];
-    fits(tx, volume.project_id, &additions)?;
+    fits(tx, project_id, &additions)?;
     let now = clock::now_ms();
     let uuid = new_uuid();
-    let backup_id = insert_backup(tx, &uuid, BackupKind::Snapshot, volume, volume.size, user_uuid, now)?;
-    let face = Face { title, description, labels, data_timestamp: Some(now), ..Face::default() };
-    let new = NewVolumeBackup { position: 0, ..NewVolumeBackup::of(volume, &uuid, backup_id, BackupKind::Snapshot, now, face) };
+    let backup_id = insert_backup(tx, &uuid, BackupKind::Snapshot, project_id, volume.size, order.user_uuid, now)?;
+    let face = Face {
+        title: order.title,
+        description: order.description,
+        labels: order.labels,
+        data_timestamp: Some(now),
+        ..Face::default()
+    };
+    let new = NewVolumeBackup { project_id, position: 0, ..NewVolumeBackup::of(volume, &uuid, backup_id, BackupKind::Snapshot, now, face) };
     let id = volume_backups::insert(tx, &new)?;
     jobs::insert(tx, JobKind::Create, backup_id, None, &Value::Null, now)?;
     logged(tx, backup_id, "resource_backup_creation_scheduled", "has been scheduled")?;
@@ -288,7 +290,7 @@ fn insert_backup(
     tx: &Transaction,
     uuid: &str,
     kind: BackupKind,
-    volume: &Volume,
+    project_id: i64,
     size: i64,
     user_uuid: &str,
     now: i64,
@@ -296,7 +298,7 @@ fn insert_backup(
     let new = NewBackup {
         uuid,
         kind,
-        project_id: volume.project_id,
+        project_id,
         user_uuid,
         instance_id: None,
         schedule: None,
