@@ -46,6 +46,14 @@ def to_toml(config):
     return "\n".join(lines) + "\n"
 
 
+def _is_gone(pid):
+    """Whether no such process runs any more; one that nobody has asked after yet is gone too."""
+    try:
+        return pid is None or Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 class Clock:
     """The wall clock of one daemon, moved by the test. It runs on at normal speed from where it was set.
 
@@ -227,6 +235,8 @@ class Daemon:
         except ProcessLookupError:
             pass
         self.process.wait(20)
+        # Behind a wrapper it is not our child, and it may still be in a system call that was made slow.
+        wait_for(lambda: _is_gone(self.pid), "the killed daemon is gone", 20, 0.005)
         self.process = None
 
     def restart(self, kill=False):

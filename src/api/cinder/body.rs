@@ -175,10 +175,10 @@ pub fn check_label(label: &str, value: &Value) -> Result<(), CinderError> {
     let shown: String = label.chars().take(100).collect();
     let good = !label.is_empty()
         && label.chars().count() <= MAX_TEXT
-        && label.chars().all(|c| c.is_alphanumeric() || "-_:./ ".contains(c));
+        && label.chars().all(|c| c.is_ascii_alphanumeric() || "-_:./ ".contains(c));
     if !good {
         return Err(CinderError::bad_request(format!(
-            "metadata: the key \"{shown}\" is not made of 1 to 255 letters, digits, blanks and - _ : . /."
+            "metadata: the key \"{shown}\" is not made of 1 to 255 letters (a to z), digits, blanks and - _ : . /."
         )));
     }
     match value {
@@ -225,7 +225,8 @@ mod tests {
     #[test]
     fn labels_are_strings_under_plain_keys() {
         for (labels, good) in [
-            (json!({"a-b_c:d.e/f g": "v", "ключ": ""}), true),
+            (json!({"a-b_c:d.e/f g": "v", "Z9": "ключ"}), true),
+            (json!({"ключ": "v"}), false),
             (json!({"": "v"}), false),
             (json!({"a!": "v"}), false),
             (json!({"a": null}), false),
