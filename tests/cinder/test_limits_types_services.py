@@ -57,6 +57,8 @@ def test_there_is_one_type(cloud, role, version):
     assert only == {
         "id": only["id"], "name": "__DEFAULT__", "description": only["description"], "is_public": True, "extra_specs": {},
         "os-volume-type-access:is_public": True,
+        # Stock Cinder shows it to an admin; there is none.
+        **({"qos_specs_id": None} if "qos_specs_id" in only and role == "admin" else {}),
     }
     for path in ("/types/default", f"/types/{only['id']}"):
         assert ok(client.get(path)) == {"volume_type": only}

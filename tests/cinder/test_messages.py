@@ -38,13 +38,15 @@ def about(cloud, thing, client=None):
 
 
 def test_a_failed_backup_says_why(cloud):
-    """Not only that it failed: the file that was to be read is named, and why it cannot be."""
+    """Not only that it failed, but what happened, in the words of the log."""
     backup = cloud.failed_backup()
     (message,) = about(cloud, backup)
     assert message["message_level"] == "ERROR" and "BACKUP" in message["resource_type"].upper()
-    assert "No such file" in message["user_message"], message
+    assert "does not exist" in message["user_message"], message
     assert backup["fail_reason"] and len(backup["fail_reason"]) <= 255
     assert moment(message["created_at"]) >= moment(backup["created_at"])
+    if "links" in message:
+        assert ok(cloud.reader.get(message["links"][0]["href"])) == {"message": message}
 
 
 def test_a_path_of_the_host_is_not_told_to_members(cloud):
@@ -61,11 +63,11 @@ def test_a_path_of_the_host_is_not_told_to_members(cloud):
 def test_a_failed_snapshot_and_a_failed_clone_say_why(cloud):
     snapshot = cloud.lost_snapshot()
     (message,) = about(cloud, snapshot)
-    assert "No such file" in message["user_message"], message
+    assert "does not exist" in message["user_message"], message
     clone = cloud.member.create("volumes", source_volid=cloud.broken()["id"])
     wait_for(lambda: cloud.member.show("volumes", clone)["status"] == "error", "the clone fails")
     (message,) = about(cloud, clone)
-    assert "No such file" in message["user_message"], message
+    assert "does not exist" in message["user_message"], message
 
 
 def test_who_sees_them(cloud):

@@ -300,6 +300,31 @@ def test_what_was_made_of_it_stays(cloud):
     assert content(cloud.path(made)) == content(cloud.path(again)) == before
 
 
+@pytest.mark.parametrize("name, value", [("os-reset_status", {"status": "error"}), ("os-force_delete", {})])
+@pytest.mark.parametrize("role", ["manager", "reader", "admin"])
+def test_resetting_and_forcing_are_for_admins(cloud, snapshot, name, value, role):
+    """Cinder contract 0.3."""
+    fault(cloud.client(role).action("snapshots", snapshot, name, value), 403)
+    assert cloud.member.show("snapshots", snapshot)["status"] == "available"
+
+
+def test_a_snapshot_that_was_reset_to_error_can_be_deleted(cloud, volume):
+    made = cloud.snapshot(volume)
+    empty(cloud.admin.action("snapshots", made, "os-reset_status", {"status": "error"}))
+    assert cloud.member.show("snapshots", made)["status"] == "error"
+    cloud.member.create("volumes", 400, snapshot_id=made["id"])
+    cloud.remove("snapshots", made)
+    other = cloud.snapshot(volume)
+    empty(cloud.admin.action("snapshots", other, "os-force_delete", {}))
+    cloud.member.gone("snapshots", other)
+
+
+@pytest.mark.parametrize("body", [{}, {"os-nothing": {}}, {"os-reset_status": {"status": "fine"}}, {"os-reset_status": {}}, []], ids=str)
+def test_wrong_actions_are_400(cloud, snapshot, body):
+    fault(cloud.admin.post(f"/snapshots/{snapshot['id']}/action", body), 400)
+    assert cloud.member.show("snapshots", snapshot)["status"] == "available"
+
+
 # -------------------------------------------------------------------- lists
 
 

@@ -249,13 +249,24 @@ def test_a_clone_boots_if_its_source_does(cloud):
     assert made["bootable"] == "true"
 
 
-def test_a_clone_of_a_registered_file_is_a_volume_of_whole_gibibytes(cloud):
+@pytest.mark.parametrize("way", ["source_volid", "snapshot_id", "backup_id"])
+def test_what_is_made_of_a_registered_file_of_no_whole_gibibytes(cloud, way):
     volume = cloud.registered(3 * MIB)
-    made = cloud.member.create("volumes", source_volid=volume["id"])
-    made = cloud.member.wait("volumes", made)
-    sizes_are(cloud, made, 1)
+    source = {"source_volid": lambda: volume, "snapshot_id": lambda: cloud.snapshot(volume), "backup_id": lambda: cloud.backup(volume)}
+    given = {way: source[way]()["id"]}
+    made = cloud.member.wait("volumes", cloud.member.create("volumes", **given))
+    assert made["size"] == 1
     assert content(cloud.path(made)) == content(cloud.path(volume))
     assert cloud.record(made)["managed"] and not cloud.record(volume)["managed"]
+    if way == "backup_id":
+        cloud.member.wait("backups", given[way])
+    # Who asks for a size gets it.
+    for size in (1, 2):
+        made = cloud.member.wait("volumes", cloud.member.create("volumes", size=size, **given))
+        sizes_are(cloud, made, size)
+        assert content(cloud.path(made)) == content(cloud.path(volume))
+        if way == "backup_id":
+            cloud.member.wait("backups", given[way])
 
 
 # -------------------------------------------------------------------- of a backup

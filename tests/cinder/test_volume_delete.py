@@ -53,7 +53,7 @@ def test_it_is_allowed_after_failures(cloud, status):
 
 
 @pytest.mark.parametrize("status", [
-    "creating", "attaching", "detaching", "in-use", "backing-up", "restoring-backup", "maintenance", "deleting",
+    "creating", "attaching", "detaching", "in-use", "backing-up", "restoring-backup", "maintenance", "deleting", "error_deleting",
 ])
 def test_it_is_refused_in_other_states(cloud, status):
     volume = cloud.volume(1)
@@ -77,7 +77,7 @@ def test_force_is_for_admins_from_3_23(cloud):
     """Cinder contract 3.3."""
     volume = cloud.volume(1)
     path = cloud.path(volume)
-    cloud.reset(volume, "error_deleting")
+    cloud.reset(volume, "maintenance")
     url = f"/volumes/{volume['id']}"
     fault(cloud.member.at("3.22").delete(url, {"force": "True"}), 400)
     fault(cloud.member.at("3.23").delete(url, {"force": "True"}), 403)

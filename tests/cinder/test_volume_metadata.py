@@ -1,4 +1,7 @@
-"""/volumes/{id}/metadata: merge, replace, single keys, and tags for careful writers (Cinder contract 3.3, 4.2)."""
+"""/volumes/{id}/metadata: merge, replace, single keys, and tags for careful writers (Cinder contract 3.3, 4.2).
+
+That of a snapshot follows the same rules.
+"""
 
 import pytest
 
@@ -16,9 +19,27 @@ def volume(cloud):
     return cloud.volume(1)
 
 
+@pytest.fixture(scope="module")
+def snapshot(cloud, volume):
+    return cloud.snapshot(volume)
+
+
+@pytest.fixture(params=["volumes", "snapshots"])
+def thing(request, volume, snapshot):
+    """What the metadata belongs to."""
+    return f"/{request.param}/{(volume if request.param == 'volumes' else snapshot)['id']}"
+
+
 @pytest.fixture
-def url(cloud, volume):
-    """The metadata of the volume, with two keys in it."""
+def url(cloud, thing):
+    """The metadata, with two keys in it."""
+    ok(cloud.member.put(f"{thing}/metadata", {"metadata": {"one": "1", "two": "2"}}))
+    return f"{thing}/metadata"
+
+
+@pytest.fixture
+def tagged(cloud, volume):
+    """That of the volume."""
     ok(cloud.member.put(f"/volumes/{volume['id']}/metadata", {"metadata": {"one": "1", "two": "2"}}))
     return f"/volumes/{volume['id']}/metadata"
 
@@ -31,10 +52,11 @@ def now(cloud, url):
 
 @pytest.mark.parametrize("version", ["3.0", LATEST])
 @pytest.mark.parametrize("role", ["member", "reader", "admin"])
-def test_get(cloud, volume, url, role, version):
+def test_get(cloud, thing, url, role, version):
     client = getattr(cloud, role).at(version)
     assert ok(client.get(url)) == {"metadata": {"one": "1", "two": "2"}}
-    assert client.show("volumes", volume)["metadata"] == {"one": "1", "two": "2"}
+    (shown,) = ok(client.get(thing)).values()
+    assert shown["metadata"] == {"one": "1", "two": "2"}
 
 
 def test_post_merges(cloud, url):
@@ -114,44 +136,52 @@ def test_a_key_that_is_not_the_one_in_the_url_is_400(cloud, url, body):
     ("PUT", "/one", {"meta": {"one": "I"}}), ("DELETE", "/one", None),
 ])
 def test_metadata_of_what_is_not_there_is_404(cloud, url, method, path, body):
-    fault(cloud.member.request(method, f"/volumes/{NOBODY}/metadata{path}", body), 404)
+    fault(cloud.member.request(method, f"/{url.split('/')[1]}/{NOBODY}/metadata{path}", body), 404)
     fault(cloud.stranger.request(method, url + path, body), 404)
     assert now(cloud, url) == {"one": "1", "two": "2"}
 
 
-def test_a_volume_that_nobody_can_delete_can_be_labelled(cloud, url, volume):
-    """A change of metadata needs no particular state."""
+def test_a_volume_in_use_can_be_labelled(cloud, tagged, volume):
     cloud.attach(volume)
-    ok(cloud.member.post(url, {"metadata": {"three": "3"}}))
+    ok(cloud.member.post(tagged, {"metadata": {"three": "3"}}))
     empty(cloud.member.action("volumes", volume, "os-detach", {}))
-    assert now(cloud, url) == {"one": "1", "two": "2", "three": "3"}
+    assert now(cloud, tagged) == {"one": "1", "two": "2", "three": "3"}
+
+
+@pytest.mark.parametrize("method, path, body", [
+    ("POST", "", {"metadata": {"a": "b"}}), ("PUT", "", {"metadata": {"a": "b"}}), ("PUT", "/one", {"meta": {"one": "I"}}), ("DELETE", "/one", None),
+])
+def test_a_reader_changes_nothing(cloud, url, method, path, body):
+    """Cinder contract 0.3."""
+    fault(cloud.reader.request(method, url + path, body), 403)
+    assert now(cloud, url) == {"one": "1", "two": "2"}
 
 
 # -------------------------------------------------------------------- tags (3.15)
 
 
-def test_before_3_15_there_is_no_tag_and_no_condition(cloud, url):
+def test_before_3_15_there_is_no_tag_and_no_condition(cloud, tagged):
     old = cloud.member.at("3.14")
-    assert "Etag" not in old.get(url).headers
-    ok(old.put(url, {"metadata": {"one": "I"}}, headers={"If-Match": '"wrong"'}))
+    assert "Etag" not in old.get(tagged).headers
+    ok(old.put(tagged, {"metadata": {"one": "I"}}, headers={"If-Match": '"wrong"'}))
 
 
-def test_a_tag_changes_with_the_metadata(cloud, url):
+def test_a_tag_changes_with_the_metadata(cloud, tagged):
     client = cloud.member.at("3.15")
-    first, again = client.get(url), client.get(url)
+    first, again = client.get(tagged), client.get(tagged)
     assert first.headers["Etag"] == again.headers["Etag"]
-    ok(client.post(url, {"metadata": {"three": "3"}}))
-    assert client.get(url).headers["Etag"] != first.headers["Etag"]
+    ok(client.post(tagged, {"metadata": {"three": "3"}}))
+    assert client.get(tagged).headers["Etag"] != first.headers["Etag"]
 
 
 @pytest.mark.parametrize("path, body", [("", {"metadata": {"one": "I"}}), ("/one", {"meta": {"one": "I"}})])
-def test_a_writer_who_knows_an_old_state_is_refused(cloud, url, path, body):
+def test_a_writer_who_knows_an_old_state_is_refused(cloud, tagged, path, body):
     """Cinder contract 3.3: 412."""
     client = cloud.member.at(LATEST)
-    tag = client.get(url).headers["Etag"]
-    ok(client.put(f"{url}/two", {"meta": {"two": "II"}}))
-    answer = client.put(url + path, body, headers={"If-Match": tag})
+    tag = client.get(tagged).headers["Etag"]
+    ok(client.put(f"{tagged}/two", {"meta": {"two": "II"}}))
+    answer = client.put(tagged + path, body, headers={"If-Match": tag})
     assert answer.status_code == 412
-    assert now(cloud, url) == {"one": "1", "two": "II"}
-    ok(client.put(url + path, body, headers={"If-Match": client.get(url).headers["Etag"]}))
-    assert now(cloud, url)["one"] == "I"
+    assert now(cloud, tagged) == {"one": "1", "two": "II"}
+    ok(client.put(tagged + path, body, headers={"If-Match": client.get(tagged).headers["Etag"]}))
+    assert now(cloud, tagged)["one"] == "I"
