@@ -1,5 +1,6 @@
 """A client for Cinder's volumes, snapshots and quotas, the views that the contract gives them, and shortcuts to what tests need."""
 
+import copy
 import hashlib
 import os
 import random
@@ -165,7 +166,10 @@ class Client:
         self.session.trust_env = False
 
     def at(self, version):
-        return Client(self.daemon, self.token, self.project, version)
+        """The same user at another microversion."""
+        other = copy.copy(self)
+        other.version = version
+        return other
 
     def request(self, method, path, body=None, headers=None, **kw):
         if path.startswith(("http://", "https://")):
@@ -255,6 +259,9 @@ class Cloud(Lab):
         super().__init__(daemon)
         self.clients = {}
 
+    def make(self, token, project):
+        return Client(self.d, token, project)
+
     def client(self, role, project=None):
         """A user with a role in a project, and in no other: admin, manager (a member in OpenStack's words) or reader."""
         project = project or self.project
@@ -263,11 +270,11 @@ class Cloud(Lab):
             user = ok(self.api.post(USERS, {"username": name}), 201)
             ok(self.api.post("/api/project-permissions/", {"project": project["url"], "user": user["url"], "role": role}), 201)
             token = ok(self.api.post("/ops/tokens/", {"user": name, "name": "test"}), 201)["token"]
-            self.clients[role, project["uuid"]] = Client(self.d, token, project["uuid"])
+            self.clients[role, project["uuid"]] = self.make(token, project["uuid"])
         return self.clients[role, project["uuid"]]
 
     def staff(self, project=None):
-        return Client(self.d, self.d.token, (project or self.project)["uuid"])
+        return self.make(self.d.token, (project or self.project)["uuid"])
 
     @property
     def admin(self):

@@ -1,4 +1,7 @@
-"""What the daemon really answers is what the OpenAPI document says: every operation, and every error a client can cause."""
+"""What the daemon really answers is what the OpenAPI document says: every operation, and every error a client can cause.
+
+This is the Waldur dialect; test_openstack_answers.py is the other.
+"""
 
 import http.client
 import json
@@ -11,7 +14,7 @@ from helpers.daemon import slow_reads
 from helpers.disks import MIB, make_raw
 from helpers.lab import BACKUPS, FLAVORS, IMAGES, NEVER, PASSWORD, PROJECTS, QUOTAS, SCHEDULES, USERS, Lab
 from helpers.wait import wait_for
-from openapi.document import DOCUMENT, METHODS, Checked, example
+from openapi.document import METHODS, WALDUR as DOCUMENT, Checked, example
 
 ZERO = "0" * 32
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
