@@ -17,6 +17,10 @@ INTEGER = {"type": "integer"}
 BOOLEAN = {"type": "boolean"}
 COUNT = {"type": "integer", "minimum": 0}
 URL = schema("Url")
+VOLUME_STATES = [
+    "creating", "available", "reserved", "attaching", "in-use", "detaching", "maintenance", "extending", "backing-up", "restoring-backup",
+    "deleting", "error", "error_restoring", "error_extending", "error_deleting",
+]
 
 
 def text(description=None, **more):

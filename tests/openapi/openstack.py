@@ -4,7 +4,8 @@ Fields that come with a microversion or are for admins only are optional in the 
 """
 
 from common import (
-    BOOLEAN, COUNT, GATE_BY_CODE, INTEGER, JSON, STRING, URL, array, body_of, choice, described, fixed, nullable, number, ref, schema, text,
+    BOOLEAN, COUNT, GATE_BY_CODE, INTEGER, JSON, STRING, URL, VOLUME_STATES, array, body_of, choice, described, fixed, nullable, number,
+    ref, schema, text,
 )
 
 NEWEST = 71
@@ -74,7 +75,7 @@ QUOTA_NAMES = ["volumes", "snapshots", "gigabytes", "backups", "backup_gigabytes
 
 MADE_VOLUME = {
     "id": UUID,
-    "status": STRING,
+    "status": choice(*VOLUME_STATES),
     "size": described(COUNT, "GiB, rounded up."),
     "availability_zone": nullable(STRING),
     "created_at": TIME,
@@ -138,8 +139,8 @@ def only(key, value):
     return fixed({key: value})
 
 
-def error(key, *more):
-    return fixed({key: fixed({"code": INTEGER, "message": STRING, **{name: {"const": "0"} for name in more}}, optional=more)})
+def error(key, **more):
+    return fixed({key: fixed({"code": INTEGER, "message": STRING, **more}, optional=more)})
 
 
 SCHEMAS = {
@@ -156,10 +157,10 @@ SCHEMAS = {
     "BadRequestFault": error("badRequest"),
     "ForbiddenFault": error("forbidden"),
     "ItemNotFoundFault": error("itemNotFound"),
-    "OverLimitFault": error("overLimit", "retryAfter"),
+    "OverLimitFault": error("overLimit", retryAfter={"const": "0"}),
     "BadMediaTypeFault": error("badMediaType"),
     "NotImplementedFault": error("notImplemented"),
-    "UnavailableFault": error("serviceUnavailable"),
+    "UnavailableFault": error("serviceUnavailable", retryAfter=text("Seconds.", pattern="^[0-9]+$")),
     "ComputeFault": error("computeFault"),
     "KeystoneError": only("error", fixed({"code": INTEGER, "title": STRING, "message": STRING})),
     # links and versions
@@ -213,10 +214,7 @@ SCHEMAS = {
         }, ["mountpoint"])),
         wrapped("os-detach", loose({"attachment_id": nullable(UUID)})),
         wrapped("os-reset_status", order({
-            "status": nullable(choice(
-                "creating", "available", "deleting", "error", "error_deleting", "attaching", "in-use", "detaching", "maintenance",
-                "restoring-backup", "error_restoring", "backing-up", "error_extending",
-            )),
+            "status": nullable(choice(*VOLUME_STATES)),
             "attach_status": nullable(choice("detached", "attached")), "migration_status": nullable(STRING),
         }, least=1) | {"description": "For admins."}),
         wrapped("os-force_delete", {"description": "For admins; in any state."}),
@@ -476,10 +474,9 @@ RESPONSES = {
     "CinderPreconditionFailed": cinder("ComputeFault", "Somebody has changed the metadata meanwhile."),
     "CinderOverLimit": cinder(either("OverLimitFault"), "A quota would be exceeded, or the body is larger than 112 KiB.", Retry_After="NoRetry"),
     "CinderBadMediaType": cinder("BadMediaTypeFault", "The body is not JSON."),
-    "CinderTooMany": cinder("ComputeFault", "Too many logins (Basic).", Retry_After="Retry-After"),
     "CinderFailure": cinder("ComputeFault", "A fault of cofferd; its log says more."),
     "CinderNotImplemented": cinder(either("NotImplementedFault"), "A method or transfer coding that this is no server for."),
-    "CinderUnavailable": cinder(either("UnavailableFault"), "Too busy; try again."),
+    "CinderUnavailable": cinder(either("UnavailableFault"), "Too busy, or too many wrong passwords; try again.", Retry_After="Retry-After"),
     "CinderDiskFull": cinder("ComputeFault", "The disk is full."),
     "KeystoneBadRequest": keystone(either("KeystoneError"), "The body or a header is wrong."),
     "KeystoneUnauthorized": keystone("KeystoneError", "No valid token, or a wrong user, password or project.", WWW_Authenticate="KeystoneUri"),
@@ -495,8 +492,8 @@ RESPONSES = {
 
 CINDER_BY_CODE = GATE_BY_CODE | {
     400: "CinderBadRequest", 401: "CinderUnauthorized", 403: "CinderForbidden", 404: "CinderNotFound", 406: "CinderNotAcceptable",
-    412: "CinderPreconditionFailed", 413: "CinderOverLimit", 415: "CinderBadMediaType", 429: "CinderTooMany", 500: "CinderFailure",
-    501: "CinderNotImplemented", 503: "CinderUnavailable", 507: "CinderDiskFull",
+    412: "CinderPreconditionFailed", 413: "CinderOverLimit", 415: "CinderBadMediaType", 500: "CinderFailure", 501: "CinderNotImplemented",
+    503: "CinderUnavailable", 507: "CinderDiskFull",
 }
 KEYSTONE_BY_CODE = GATE_BY_CODE | {
     400: "KeystoneBadRequest", 401: "KeystoneUnauthorized", 403: "KeystoneForbidden", 404: "KeystoneNotFound", 405: "KeystoneMethodNotAllowed",
@@ -546,7 +543,7 @@ def volume_api(method, path, name, summary, tag, status, result=None, codes=(), 
     """An operation below `/v3/{project_id}`, or with an absolute path one beside it."""
     codes = EVERYWHERE | {404} | set(codes) | ({415} if body else set())
     if not anonymous:
-        codes |= {401, 403, 406, 429}
+        codes |= {401, 403, 406}
         path = "/v3/{project_id}" + path
     if method != "get":
         codes |= {507}

@@ -242,6 +242,7 @@ def the_life_of_a_backup(world):
     made = ok(admin.post("/backups/import_record", record), 201)["backup"]
     admin.wait("backups", made)
     empty(admin.action("backups", made, "os-force_delete", {}))
+    admin.gone("backups", made)
 
 
 def what_quotas_forbid(world):

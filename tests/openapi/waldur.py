@@ -4,8 +4,8 @@ The API has conventions that hold for every resource; here each is written once.
 """
 
 from common import (
-    BOOLEAN, COUNT, FORM, GATE_BY_CODE, INTEGER, JSON, STRING, URL, array, body_of, choice, described, fields, fixed, nullable, number,
-    ref, schema, text,
+    BOOLEAN, COUNT, FORM, GATE_BY_CODE, INTEGER, JSON, STRING, URL, VOLUME_STATES, array, body_of, choice, described, fields, fixed, nullable,
+    number, ref, schema, text,
 )
 
 MAX_MIB = 1 << 43
@@ -24,8 +24,10 @@ INSTANCE_STATES = [
     "Provisioning Scheduled", "Provisioning", "Online", "Offline", "Starting Scheduled", "Starting", "Stopping Scheduled",
     "Stopping", "Erred", "Deletion Scheduled", "Deleting", "Resizing Scheduled", "Resizing", "Restarting Scheduled", "Restarting",
 ]
-QUOTA_NAMES = ["storage", "ram", "vcpu", "instances", "volumes"]
-VOLUME_STATES = ["creating", "available", "restoring", "error", "error_restoring", "deleting"]
+# Those from `volumes` on are the OpenStack dialect's.
+QUOTA_NAMES = [
+    "storage", "ram", "vcpu", "instances", "volumes", "gigabytes", "per_volume_gigabytes", "snapshots", "backups", "backup_gigabytes", "groups",
+]
 
 PROGRESS = {
     "total": described(COUNT, "Bytes of all volumes."),
@@ -38,7 +40,7 @@ QUOTA = {
     "url": URL,
     "uuid": UUID,
     "name": choice(*QUOTA_NAMES),
-    "limit": {"type": "number", "description": "storage and ram in MiB, the others a count; -1 is unlimited."},
+    "limit": {"type": "number", "description": "storage and ram in MiB, gigabytes in GiB, the others a count; -1 is unlimited."},
     "usage": {"type": "number", "description": "In the unit of the limit."},
 }
 
@@ -256,7 +258,7 @@ SCHEMAS = {
         "timer_age_s": described(COUNT, "Seconds since the timer last looked at the clock."),
     }),
     "Stats": fixed({
-        "backups": COUNT, "instances": COUNT, "volumes": COUNT, "schedules": COUNT,
+        "backups": COUNT, "snapshots": COUNT, "instances": COUNT, "volumes": COUNT, "schedules": COUNT,
         "logical_bytes": described(COUNT, "Sizes of all volumes of all backups, added up."),
         "stored_bytes": described(COUNT, "In packs: what is left after deduplication and compression."),
         "file_bytes": COUNT,
