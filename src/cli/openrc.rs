@@ -32,10 +32,10 @@ const CLEARED: &str = "unset OS_CLOUD OS_TOKEN OS_AUTH_TYPE OS_ENDPOINT OS_USER_
     OS_TENANT_ID OS_TENANT_NAME OS_DOMAIN_ID OS_DOMAIN_NAME OS_SYSTEM_SCOPE OS_TRUST_ID OS_APPLICATION_CREDENTIAL_ID \
     OS_APPLICATION_CREDENTIAL_NAME OS_APPLICATION_CREDENTIAL_SECRET CINDER_ENDPOINT\n";
 
-/// As POSIX shells understand it. The prompt goes to standard error, so that the file can be used within a pipe.
+/// As POSIX shells understand it. What is typed after the prompt is not shown. The prompt goes to standard error, so that the file can be used within a pipe.
 const ASK: &str = r#"if [ -z "${OS_PASSWORD:-}" ]; then
-    printf 'Password of %s: ' "$OS_USERNAME" >&2
     stty -echo 2> /dev/null
+    printf 'Password of %s: ' "$OS_USERNAME" >&2
     IFS= read -r OS_PASSWORD
     stty echo 2> /dev/null
     printf '\n' >&2

@@ -130,7 +130,8 @@ def before_call(context, case, kwargs):
         case.query = fill(case.query)
     # The stateful phase follows an object from its making on, and must not lose it.
     if "uuid" in (case.path_parameters or {}) and case.meta.phase.name != "stateful":
-        case.path_parameters["uuid"] = choose(case.path_parameters["uuid"], uuids(case.operation.path.split("{")[0]))
+        collection = case.operation.path.split("{")[0].replace("/ops/users/", "/api/users/")
+        case.path_parameters["uuid"] = choose(case.path_parameters["uuid"], uuids(collection))
     # Whoever runs the test must stay staff.
     if case.operation.path.startswith("/api/users/{uuid}") and case.path_parameters["uuid"] == ADMIN:
         case.path_parameters["uuid"] = "0" * 32

@@ -105,7 +105,9 @@ def test_every_word_of_the_routing_code_is_documented(document):
     """The code matches the segments of a path against slices such as [uuid, "restore"]."""
     words = set()
     for source in (REPOSITORY / "src" / "api").rglob("*.rs"):
-        for arm in re.findall(r"^\s*\[([^\[\]]*)\]\s*=>", source.read_text(), re.MULTILINE):
+        if source.name == "claim.rs":  # its slices are of the keys of a body
+            continue
+        for arm in re.findall(r"^\s*\(?(?:\"\w+\", )?\[([^\[\]]*)\]\)?[^=\n]*=>", source.read_text(), re.MULTILINE):
             words |= set(re.findall(r'"([^"]+)"', arm))
     known = {segment for path in document.doc["paths"] for segment in path.split("/")}
     assert len(words) > 20 and words <= known, words - known

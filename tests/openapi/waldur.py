@@ -254,7 +254,8 @@ SCHEMAS = {
     # what the administrator sees
     "DaemonStatus": fixed({
         "version": STRING, "coffer": text("Path of the coffer."), "coffer_uuid": nullable(UUID), "pid": COUNT, "started": TIME,
-        "timezone": text("Zone of schedules that name none."), "jobs": described(COUNT, "Jobs that run now."),
+        "timezone": text("Zone of schedules that name none."), "listening": array(STRING, description="Addresses and sockets."),
+        "jobs": described(COUNT, "Jobs that run now."),
         "timer_age_s": described(COUNT, "Seconds since the timer last looked at the clock."),
     }),
     "Stats": fixed({
@@ -289,6 +290,11 @@ SCHEMAS = {
     }),
     "Token": fixed(TOKEN, description="The secret itself is not kept."),
     "NewToken": fixed(TOKEN | {"token": text("Shown this once.", pattern="^[0-9a-f]{40}$")}),
+    "OpenStackAccess": fixed({
+        "username": STRING, "is_active": BOOLEAN, "has_password": described(BOOLEAN, "Without one there is no login by password."),
+        "projects": array(fixed({"uuid": UUID, "name": STRING})), "region": STRING,
+    }),
+    "NewCredential": fixed({"id": UUID, "name": STRING, "secret": text("Shown this once.")}, description="Of an application credential."),
     "Volume": fixed({
         "uuid": UUID, "name": STRING, "path": STRING, "kind": choice("file", "block"), "size": described(COUNT, "Bytes."),
         "state": choice(*VOLUME_STATES), "error_message": STRING,
@@ -414,6 +420,7 @@ SCHEMAS = {
         },
         ["user"],
     ),
+    "CredentialOrder": fields({"project": text("Uuid of a project in which the user has a role.", minLength=1, maxLength=36)}, ["project"]),
     "NewVolume": fields(
         {
             "path": text("A raw image file or block device under a configured root.", minLength=1, maxLength=4096),
@@ -758,6 +765,10 @@ def paths():
     operation("post", "/ops/tokens/", "createToken", "Make a token", (201, "NewToken"), [403], body="NewTokenOrder")
     operation("delete", "/ops/tokens/{id}/", "revokeToken", "Revoke a token", (204, None), [403, 404], params=[
         {"name": "id", "in": "path", "required": True, "schema": INTEGER}])
+    operation("get", "/ops/users/{uuid}/openstack/", "showOpenStackAccess", "What a user's OpenStack clients need", (200, "OpenStackAccess"),
+              [403, 404])
+    operation("post", "/ops/users/{uuid}/credentials/", "createCredential", "Make an application credential for a user", (201, "NewCredential"),
+              [403, 404], body="CredentialOrder")
     operation("get", "/ops/volumes/", "listVolumes", "List volumes", (200, array(schema("Volume")), "X-Result-Count", "Link"),
               [403, 404], params=["page", "page_size"])
     operation("post", "/ops/volumes/", "registerVolume", "Register a volume on its own", (201, "Volume", "Location"), [403],

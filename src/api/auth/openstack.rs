@@ -134,7 +134,11 @@ pub fn prove(app: &App, who: &str, peer: Peer, password: &str, phc: Option<&str>
     if phc.is_some_and(|phc| app.verified.knows(password, phc)) {
         return Ok(true);
     }
-    let _permit = HashPermit::take().ok_or(CallerError::Busy(1))?;
+    let _permit = HashPermit::wait().ok_or(CallerError::Busy(1))?;
+    // Another request may have found out meanwhile.
+    if phc.is_some_and(|phc| app.verified.knows(password, phc)) {
+        return Ok(true);
+    }
     let right = verify_password(password, phc);
     app.throttle.record(who, peer, right);
     if let Some(phc) = phc.filter(|_| right) {
@@ -303,5 +307,208 @@ fn within(project: Project, named: Option<&str>) -> Result<Project, ScopeError> 
             Err(ScopeError::Mismatch(format!("The token is for the project \"{}\", the URL names \"{named}\".", project.name)))
         }
         _ => Ok(project),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::credentials::Credential;
+    use crate::catalog::new_uuid;
+    use crate::catalog::sessions::Session;
+    use crate::catalog::users::User;
+    use crate::db::Db;
+    use crate::model::role::Role;
+
+    /// A coffer with the projects `default`, `shop`, `twins`, `twins`; ids 1 to 4.
+    struct House {
+        _dir: tempfile::TempDir,
+        db: Db,
+        projects: Vec<Project>,
+    }
+
+    impl House {
+        fn new() -> House {
+            let dir = tempfile::tempdir().unwrap();
+            let db = Db::open(&dir.path().join("coffer.db")).unwrap();
+            let make = |tx: &rusqlite::Transaction| ["default", "shop", "twins", "twins"].iter().map(|name| projects::insert(tx, name, "", 0)).collect();
+            let projects = db.write(make).unwrap();
+            House { _dir: dir, db, projects }
+        }
+
+        fn user(&self, is_staff: bool, roles: &[(Option<usize>, Role)]) -> i64 {
+            let user = User { uuid: new_uuid(), username: new_uuid(), is_staff, is_active: true, ..User::default() };
+            self.db
+                .write(|tx| -> rusqlite::Result<i64> {
+                    let id = users::insert(tx, &user)?;
+                    for (project, role) in roles {
+                        users::insert_role(tx, &new_uuid(), id, project.map(|n| self.projects[n].id), *role, 0)?;
+                    }
+                    Ok(id)
+                })
+                .unwrap()
+        }
+
+        fn unscoped(&self, user_id: i64) -> Caller {
+            self.db.read(|c| Caller::of_user(c, user_id)).unwrap().unwrap()
+        }
+
+        fn scoped(&self, user_id: i64, project: usize, credential: Option<Level>) -> Option<Caller> {
+            let project_id = self.projects[project].id;
+            let credential_id = credential.map(|level| self.credential(user_id, project_id, level));
+            let session = Session {
+                methods: "password".into(),
+                audit_ids: "x".into(),
+                project_id: Some(project_id),
+                source_id: None,
+                credential_id,
+            };
+            let token = Token { id: 0, user_id, created: 0, expires: None, session: Some(session) };
+            self.db.read(|c| Caller::holder(c, &token)).unwrap()
+        }
+
+        fn credential(&self, user_id: i64, project_id: i64, level: Level) -> i64 {
+            let uuid = new_uuid();
+            let credential = Credential {
+                id: 0,
+                uuid: uuid.clone(),
+                user_id,
+                project_id,
+                name: uuid.clone(),
+                description: String::new(),
+                secret: String::new(),
+                level,
+                created: 0,
+                expires: None,
+            };
+            self.db.write(|tx| credentials::insert(tx, &credential)).unwrap();
+            self.db.read(|c| credentials::get(c, &uuid)).unwrap().unwrap().id
+        }
+
+        /// Which project a request with this in its URL is about, and with what rights.
+        fn place(&self, caller: &Caller, named: Option<&str>) -> Result<(usize, Level), String> {
+            let scope = self.db.read(|c| caller.in_project(c, named)).map_err(|e| e.to_string())?;
+            let index = self.projects.iter().position(|project| project.id == scope.project.id).unwrap();
+            Ok((index, scope.level))
+        }
+    }
+
+    #[test]
+    fn the_url_names_a_project_by_id_or_name() {
+        let house = House::new();
+        let member = house.unscoped(house.user(false, &[(Some(0), Role::Reader), (Some(1), Role::Member), (Some(2), Role::Admin)]));
+        let id = house.projects[1].uuid.clone();
+        let dashed = uuid::Uuid::parse_str(&id).unwrap().hyphenated().to_string();
+        for named in ["shop", &id, &dashed, &id.to_uppercase()] {
+            assert_eq!(house.place(&member, Some(named)), Ok((1, Level::Member)), "{named}");
+        }
+        assert_eq!(house.place(&member, Some("default")), Ok((0, Level::Reader)));
+        assert_eq!(house.place(&member, Some("twins")), Ok((2, Level::Member)), "the other one is none of his");
+        for named in ["", "nothing", &house.projects[3].uuid, &"0".repeat(32)] {
+            assert!(house.place(&member, Some(named)).unwrap_err().contains("no project"), "{named}");
+        }
+        let staff = house.unscoped(house.user(true, &[]));
+        assert!(house.place(&staff, Some("twins")).unwrap_err().contains("give its id"));
+        assert_eq!(house.place(&staff, Some(&house.projects[3].uuid)), Ok((3, Level::Admin)));
+    }
+
+    #[test]
+    fn without_a_name_the_only_project_is_meant_and_for_those_with_all_the_default() {
+        let house = House::new();
+        assert_eq!(house.place(&house.unscoped(house.user(false, &[(Some(1), Role::Reader)])), None), Ok((1, Level::Reader)));
+        let twice = house.user(false, &[(Some(1), Role::Reader), (Some(1), Role::Admin)]);
+        assert_eq!(house.place(&house.unscoped(twice), None), Ok((1, Level::Member)));
+        assert!(house.place(&house.unscoped(house.user(false, &[])), None).unwrap_err().contains("no role"));
+        let several = house.user(false, &[(Some(0), Role::Member), (Some(1), Role::Member)]);
+        assert!(house.place(&house.unscoped(several), None).unwrap_err().contains("name the one"));
+        assert_eq!(house.place(&house.unscoped(house.user(false, &[(None, Role::Owner)])), None), Ok((0, Level::Member)));
+        let staff = house.unscoped(house.user(true, &[]));
+        assert_eq!(house.place(&staff, None), Ok((0, Level::Admin)));
+        let renamed = Project { name: "other".into(), ..house.projects[0].clone() };
+        house.db.write(|tx| projects::update(tx, &renamed)).unwrap();
+        assert!(house.place(&staff, None).unwrap_err().contains("name the one"));
+    }
+
+    #[test]
+    fn a_scoped_token_is_for_its_project() {
+        let house = House::new();
+        let user = house.user(false, &[(Some(0), Role::Member), (Some(1), Role::Member)]);
+        let caller = house.scoped(user, 1, None).unwrap();
+        for named in [None, Some("shop"), Some(house.projects[1].uuid.as_str())] {
+            assert_eq!(house.place(&caller, named), Ok((1, Level::Member)));
+        }
+        for named in ["default", &house.projects[0].uuid, "nothing"] {
+            assert!(house.place(&caller, Some(named)).unwrap_err().contains("the URL names"), "{named}");
+        }
+        let level = |n: usize| caller.level(house.projects[n].id);
+        assert_eq!((level(0), level(1), level(2)), (Level::None, Level::Member, Level::None));
+        assert_eq!(caller.unbound_level(house.projects[0].id), Level::Member);
+        assert!(house.scoped(user, 2, None).is_none(), "no role there, or no more");
+
+        let staff = house.scoped(house.user(true, &[]), 1, None).unwrap();
+        assert!(house.place(&staff, Some("default")).is_err());
+        assert_eq!(staff.level(house.projects[0].id), Level::Admin, "an administrator acts on what others have, in his own project");
+    }
+
+    #[test]
+    fn a_credential_gives_no_more_than_it_says_and_nothing_elsewhere() {
+        let house = House::new();
+        let staff = house.user(true, &[]);
+        let caller = house.scoped(staff, 1, Some(Level::Member)).unwrap();
+        let level = |n: usize| caller.level(house.projects[n].id);
+        assert_eq!((level(0), level(1), caller.is_admin()), (Level::None, Level::Member, false));
+        assert!(house.scoped(staff, 1, Some(Level::Admin)).unwrap().is_admin());
+        let reader = house.user(false, &[(Some(1), Role::Reader)]);
+        assert_eq!(house.scoped(reader, 1, Some(Level::Member)).unwrap().level(house.projects[1].id), Level::Reader);
+        assert_eq!(house.db.read(|c| caller.projects(c)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_token_that_names_a_project_gives_way_to_the_url() {
+        let house = House::new();
+        let staff = house.unscoped(house.user(true, &[]));
+        let caller = Caller { named: Some("shop".into()), ..staff };
+        assert_eq!(house.place(&caller, None), Ok((1, Level::Admin)));
+        assert_eq!(house.place(&caller, Some("default")), Ok((0, Level::Admin)));
+        let caller = Caller { named: Some("nothing".into()), ..caller };
+        assert!(house.place(&caller, None).is_err());
+    }
+
+    #[test]
+    fn only_addresses_and_localhost_are_this_host() {
+        for host in ["localhost", "LocalHost:8776", "127.0.0.1", "127.0.0.1:8776", "[::1]", "[::1]:8776", "10.0.0.1:1"] {
+            assert!(names_this_host(host), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8776", "", ":8776", "[evil]", "::1", "127.1"] {
+            assert!(!names_this_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn no_credential_is_needed_only_on_this_host() {
+        let request = |address: &str, host: &str, headers: &[(&str, &str)]| {
+            let headers = headers.iter().copied().chain([("host", host)]).map(|(name, value)| (name.to_owned(), value.to_owned()));
+            Request {
+                method: "GET".into(),
+                path: "/".into(),
+                query: String::new(),
+                headers: headers.collect(),
+                body: Vec::new(),
+                peer: Peer::Tcp(address.parse().unwrap()),
+            }
+        };
+        assert!(is_from_this_host(&request("127.0.0.1", "127.0.0.1:8776", &[])));
+        assert!(is_from_this_host(&request("::1", "localhost", &[("user-agent", "x")])));
+        for (address, host, headers) in [
+            ("10.0.0.1", "localhost", &[][..]),
+            ("fe80::1", "[::1]", &[]),
+            ("127.0.0.1", "evil.example", &[]),
+            ("127.0.0.1", "localhost", &[("x-forwarded-for", "10.0.0.1")]),
+            ("127.0.0.1", "localhost", &[("x-forwarded-anything", "")]),
+            ("127.0.0.1", "localhost", &[("forwarded", "for=x")]),
+            ("127.0.0.1", "localhost", &[("origin", "http://evil.example")]),
+        ] {
+            assert!(!is_from_this_host(&request(address, host, headers)), "{address} {host} {headers:?}");
+        }
     }
 }

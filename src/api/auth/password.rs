@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
@@ -18,9 +17,36 @@ fn hasher() -> Argon2<'static> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(9216, 4, 1, None).unwrap_or_default())
 }
 
-/// Hashes under way or waiting: more than these would hold every worker of the HTTP server.
-static HASHING: AtomicU32 = AtomicU32::new(0);
+/// Who hashes now.
+struct Line {
+    hashing: u32,
+    /// How many had to wait, since when.
+    waited: u32,
+    since: Option<Instant>,
+}
+
+static LINE: Mutex<Line> = Mutex::new(Line { hashing: 0, waited: 0, since: None });
+static MOVED: Condvar = Condvar::new();
+/// Hashes under way: more than these would hold every worker of the HTTP server.
 const MOST_HASHING: u32 = 2;
+/// Waiting holds workers too. A script that starts some dozens of clients at once is let through; a flood is refused.
+const MOST_WAITS: u32 = 50;
+const WAITS_WINDOW: Duration = Duration::from_secs(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+impl Line {
+    fn lock() -> MutexGuard<'static, Line> {
+        LINE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn may_wait(&mut self, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.duration_since(since) >= WAITS_WINDOW) {
+            (self.waited, self.since) = (0, Some(now));
+        }
+        self.waited += 1;
+        self.waited <= MOST_WAITS
+    }
+}
 
 /// Leave to hash one password, to be held while it is done.
 pub struct HashPermit(());
@@ -28,14 +54,34 @@ pub struct HashPermit(());
 impl HashPermit {
     /// None: too many others are at it; try again in a second.
     pub fn take() -> Option<HashPermit> {
-        let taken = HASHING.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < MOST_HASHING).then_some(n + 1));
-        taken.is_ok().then_some(HashPermit(()))
+        HashPermit::take_from(&mut Line::lock())
+    }
+
+    /// The same, but waits a little for its turn.
+    pub fn wait() -> Option<HashPermit> {
+        let (mut line, start) = (Line::lock(), Instant::now());
+        if line.hashing >= MOST_HASHING && !line.may_wait(start) {
+            return None;
+        }
+        while line.hashing >= MOST_HASHING {
+            let left = LONGEST_WAIT.checked_sub(start.elapsed())?;
+            line = MOVED.wait_timeout(line, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        HashPermit::take_from(&mut line)
+    }
+
+    fn take_from(line: &mut Line) -> Option<HashPermit> {
+        let free = line.hashing < MOST_HASHING;
+        line.hashing += u32::from(free);
+        // Made only if it is free: a permit that is dropped gives a place back.
+        free.then(|| HashPermit(()))
     }
 }
 
 impl Drop for HashPermit {
     fn drop(&mut self) {
-        HASHING.fetch_sub(1, Ordering::AcqRel);
+        Line::lock().hashing -= 1;
+        MOVED.notify_one();
     }
 }
 
@@ -182,6 +228,20 @@ mod tests {
         assert!(verify_password("secret123", Some(&phc)));
         assert!(!verify_password("secret124", Some(&phc)));
         assert!(!verify_password("secret123", None));
+    }
+
+    #[test]
+    fn some_wait_for_their_turn_and_a_flood_does_not() {
+        let permits = (HashPermit::wait().unwrap(), HashPermit::take().unwrap());
+        assert!(HashPermit::take().is_none());
+        let waiting = std::thread::spawn(|| HashPermit::wait().is_some());
+        std::thread::sleep(Duration::from_millis(50));
+        drop(permits.0);
+        assert!(waiting.join().unwrap());
+        let mut line = Line { hashing: 0, waited: 0, since: None };
+        let now = Instant::now();
+        assert_eq!((0..MOST_WAITS * 2).filter(|_| line.may_wait(now)).count(), MOST_WAITS as usize);
+        assert!(line.may_wait(now + WAITS_WINDOW));
     }
 
     #[test]

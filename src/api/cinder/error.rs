@@ -53,7 +53,7 @@ impl CinderError {
     }
 
     pub fn throttled(seconds: u64) -> CinderError {
-        CinderError { retry_after: Some(seconds), ..CinderError::new(503, "Too many logins; try again later.") }
+        CinderError { retry_after: Some(seconds), ..CinderError::new(429, "Too many logins; try again later.") }
     }
 
     /// A refused order; `subject` names what was asked for: "volume", "backup", "snapshot".
@@ -90,7 +90,7 @@ fn key(status: u16) -> &'static str {
         404 => "itemNotFound",
         405 => "badMethod",
         409 => "conflictingRequest",
-        413 => "overLimit",
+        413 | 429 => "overLimit",
         415 => "badMediaType",
         501 => "notImplemented",
         503 => "serviceUnavailable",

@@ -75,7 +75,7 @@ fn new_size(fields: &Object) -> Result<i64, CinderError> {
 
 fn reset(fields: &Object) -> Result<Action, CinderError> {
     fields.only(&["status", "attach_status", "migration_status"])?;
-    if fields.is_empty() {
+    if fields.keys().all(|key| fields.get(key).is_none_or(serde_json::Value::is_null)) {
         return Err(CinderError::bad_request("os-reset_status: one of status, attach_status and migration_status is required."));
     }
     let status = match fields.text("status")?.flatten().map(|status| status.to_ascii_lowercase()) {

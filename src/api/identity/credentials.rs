@@ -115,7 +115,7 @@ fn create(context: &Context, user: &str) -> IdentityResult {
 }
 
 fn hash(secret: &str) -> Result<String, Fault> {
-    let _permit = HashPermit::take().ok_or(CallerError::Busy(1))?;
+    let _permit = HashPermit::wait().ok_or(CallerError::Busy(1))?;
     auth::hash_password(secret).map_err(|e| Fault::unavailable(format!("The secret cannot be hashed: {e}")))
 }
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::api::auth::openstack::{Caller, Level};
 use crate::api::auth::{self, HashPermit};
+use crate::api::text::parse_uuid;
 use crate::api::waldur::context::{ApiResult, Context};
 use crate::api::waldur::error::ApiError;
 use crate::api::waldur::fields::Text;
@@ -49,30 +50,22 @@ fn openstack(context: &Context, user: &str) -> ApiResult {
 /// {project: uuid}: an application credential with all that the user may there. The answer is the only time that its secret is
 /// shown.
 fn create_credential(context: &Context, user: &str) -> ApiResult {
+    context.read(|c| find(c, user))?;
     let mut fields = context.fields(false)?;
     let project = fields.text("project", &Text::required(36)).unwrap_or_default();
     fields.finish()?;
-    let random = |e| ApiError::detail(503, format!("No randomness from the kernel: {e}"));
-    let secret = auth::new_token().map_err(random)?;
-    let busy = || ApiError::detail(503, "Too many logins at once; try again in a second.").with_header("Retry-After", "1".into());
-    let permit = HashPermit::take().ok_or_else(busy)?;
-    let hash = auth::hash_password(&secret).map_err(|e| ApiError::detail(503, format!("The secret cannot be hashed: {e}")))?;
-    drop(permit);
+    let secret = auth::new_token().map_err(|e| ApiError::detail(503, format!("No randomness from the kernel: {e}")))?;
+    let hash = hash(&secret)?;
     context.write(|tx| {
         let user = find(tx, user)?;
-        let no_project = || ApiError::field("project", "The user has no role in such a project.");
-        let project = projects::get(tx, &uuid_segment(&project).map_err(|_| no_project())?)?.ok_or_else(no_project)?;
-        let level = Caller::of_user(tx, user.id)?.map_or(Level::None, |caller| caller.level(project.id));
-        if level == Level::None {
-            return Err(no_project());
-        }
+        let (project_id, level) = part_in(tx, &user, &project)?;
         let uuid = new_uuid();
         let credential = Credential {
             id: 0,
             name: format!("openrc-{}", &uuid[..8]),
             uuid,
             user_id: user.id,
-            project_id: project.id,
+            project_id,
             description: "made by the administrator".into(),
             secret: hash,
             level,
@@ -82,4 +75,19 @@ fn create_credential(context: &Context, user: &str) -> ApiResult {
         credentials::insert(tx, &credential)?;
         Ok(Response::json(201, &json!({"id": credential.uuid, "name": credential.name, "secret": secret})))
     })
+}
+
+/// The project of this uuid, and what the user may do there.
+fn part_in(c: &rusqlite::Connection, user: &User, project: &str) -> Result<(i64, Level), ApiError> {
+    let none = || ApiError::field("project", "The user has no role in such a project.");
+    let uuid = parse_uuid(project).ok_or_else(none)?;
+    let project = projects::get(c, &uuid)?.ok_or_else(none)?;
+    let level = Caller::of_user(c, user.id)?.map_or(Level::None, |caller| caller.level(project.id));
+    if level == Level::None { Err(none()) } else { Ok((project.id, level)) }
+}
+
+fn hash(secret: &str) -> Result<String, ApiError> {
+    let busy = || ApiError::detail(503, "Too many logins at once; try again in a second.").with_header("Retry-After", "1".into());
+    let _permit = HashPermit::wait().ok_or_else(busy)?;
+    auth::hash_password(secret).map_err(|e| ApiError::detail(503, format!("The secret cannot be hashed: {e}")))
 }
