@@ -158,6 +158,7 @@ SCHEMAS = {
     "ForbiddenFault": error("forbidden"),
     "ItemNotFoundFault": error("itemNotFound"),
     "OverLimitFault": error("overLimit", retryAfter={"const": "0"}),
+    "TooManyFault": error("overLimit", retryAfter=text("Seconds.", pattern="^[0-9]+$")),
     "BadMediaTypeFault": error("badMediaType"),
     "NotImplementedFault": error("notImplemented"),
     "UnavailableFault": error("serviceUnavailable", retryAfter=text("Seconds.", pattern="^[0-9]+$")),
@@ -476,7 +477,8 @@ RESPONSES = {
     "CinderBadMediaType": cinder("BadMediaTypeFault", "The body is not JSON."),
     "CinderFailure": cinder("ComputeFault", "A fault of cofferd; its log says more."),
     "CinderNotImplemented": cinder(either("NotImplementedFault"), "A method or transfer coding that this is no server for."),
-    "CinderUnavailable": cinder(either("UnavailableFault"), "Too busy, or too many wrong passwords; try again.", Retry_After="Retry-After"),
+    "CinderTooMany": cinder("TooManyFault", "Too many wrong passwords; try again later.", Retry_After="Retry-After"),
+    "CinderUnavailable": cinder(either("UnavailableFault"), "Too busy; try again.", Retry_After="Retry-After"),
     "CinderDiskFull": cinder("ComputeFault", "The disk is full."),
     "KeystoneBadRequest": keystone(either("KeystoneError"), "The body or a header is wrong."),
     "KeystoneUnauthorized": keystone("KeystoneError", "No valid token, or a wrong user, password or project.", WWW_Authenticate="KeystoneUri"),
@@ -492,7 +494,7 @@ RESPONSES = {
 
 CINDER_BY_CODE = GATE_BY_CODE | {
     400: "CinderBadRequest", 401: "CinderUnauthorized", 403: "CinderForbidden", 404: "CinderNotFound", 406: "CinderNotAcceptable",
-    412: "CinderPreconditionFailed", 413: "CinderOverLimit", 415: "CinderBadMediaType", 500: "CinderFailure", 501: "CinderNotImplemented",
+    412: "CinderPreconditionFailed", 413: "CinderOverLimit", 415: "CinderBadMediaType", 429: "CinderTooMany", 500: "CinderFailure", 501: "CinderNotImplemented",
     503: "CinderUnavailable", 507: "CinderDiskFull",
 }
 KEYSTONE_BY_CODE = GATE_BY_CODE | {
@@ -543,7 +545,7 @@ def volume_api(method, path, name, summary, tag, status, result=None, codes=(), 
     """An operation below `/v3/{project_id}`, or with an absolute path one beside it."""
     codes = EVERYWHERE | {404} | set(codes) | ({415} if body else set())
     if not anonymous:
-        codes |= {401, 403, 406}
+        codes |= {401, 403, 406, 429}
         path = "/v3/{project_id}" + path
     if method != "get":
         codes |= {507}
