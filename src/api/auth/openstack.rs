@@ -91,7 +91,7 @@ pub enum ScopeError {
 
 pub fn authenticate(app: &Arc<App>, request: &Request) -> Result<Caller, CallerError> {
     if let Some(named) = without_credentials(&app.config(), request) {
-        let user = app.db.read(|c| local_staff(c))?;
+        let user = app.db.read(local_staff)?;
         return Ok(Caller { named, ..Caller::unscoped(user) });
     }
     if let Some(token) = request.header("x-auth-token") {

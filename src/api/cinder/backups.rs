@@ -9,7 +9,7 @@ use super::body::{self, Object};
 use super::context::{CinderResult, Context};
 use super::error::CinderError;
 use super::listing::{Collection, Column, Listing};
-use super::volumes;
+use super::volume_create::{NewFile, pool_path};
 use super::wire::{Id, Links, Time};
 use crate::catalog::list::Filter;
 use crate::catalog::volume_backups::{self, VolumeBackup};
@@ -211,7 +211,7 @@ fn restore(context: &Context, id: &str) -> CinderResult {
         let rename = name.is_none();
         let name = name.clone().unwrap_or_else(|| format!("restore_backup_{}", dashed(&backup.uuid)));
         let description = rename.then(|| format!("made by restoring backup {}", dashed(&backup.uuid)));
-        let new = volumes::NewFile {
+        let new = NewFile {
             uuid: &uuid,
             name: &name,
             description: description.as_deref(),
@@ -221,7 +221,7 @@ fn restore(context: &Context, id: &str) -> CinderResult {
             labels: "{}",
             origin: "{}",
         };
-        let path = volumes::pool_path(context, &uuid);
+        let path = pool_path(context, &uuid);
         orders::restore_to_new_volume(tx, &backup, &new.row(context, &path), rename).map_err(refused)?;
         Ok((uuid, name))
     })?;

@@ -18,6 +18,8 @@ mod snapshots;
 mod types;
 mod versions;
 mod volume_actions;
+mod volume_create;
+mod volume_view;
 mod volumes;
 mod wire;
 

@@ -6,15 +6,13 @@ use serde_json::json;
 use super::body::{self, Object};
 use super::context::{CinderResult, Context};
 use super::error::CinderError;
+use super::volume_create::MAX_SIZE;
 use crate::catalog::volumes::{self, Volume};
 use crate::catalog::{dashed, new_uuid};
 use crate::clock;
 use crate::engine::orders;
 use crate::http::Response;
 use crate::model::volume::VolumeState;
-
-/// GiB; see volumes.rs.
-const MAX_SIZE: i64 = 8 << 20;
 
 /// An action whose body has been understood.
 enum Action {
