@@ -297,9 +297,9 @@ CREATE INDEX volume_backup_backup ON volume_backup(backup_id, position);
 CREATE INDEX volume_backup_volume ON volume_backup(volume_id);
 CREATE INDEX volume_backup_map ON volume_backup(map_id);
 CREATE INDEX volume_backup_parent ON volume_backup(parent_id) WHERE parent_id IS NOT NULL;
-CREATE INDEX volume_backup_list ON volume_backup(project_id, created, id) WHERE kind <> 'snapshot';
-CREATE INDEX volume_backup_list_all ON volume_backup(created, id) WHERE kind <> 'snapshot';
-CREATE INDEX volume_backup_snapshots ON volume_backup(project_id, created, id) WHERE kind = 'snapshot';
+CREATE INDEX volume_backup_list ON volume_backup(project_id, created, uuid) WHERE kind <> 'snapshot';
+CREATE INDEX volume_backup_list_all ON volume_backup(created, uuid) WHERE kind <> 'snapshot';
+CREATE INDEX volume_backup_snapshots ON volume_backup(project_id, created, uuid) WHERE kind = 'snapshot';
 
 CREATE TABLE restoration (
     id          INTEGER PRIMARY KEY,

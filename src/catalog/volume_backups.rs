@@ -103,6 +103,8 @@ pub struct VolumeBackup {
     pub updated: Option<i64>,
     /// Bytes.
     pub size: i64,
+    /// Bytes that its making added to the store.
+    pub stored: i64,
     /// Chunks that its making added to the store.
     pub objects: i64,
     pub map_id: Option<i64>,
@@ -225,7 +227,7 @@ const COLUMNS: &str = "vb.id, vb.uuid, vb.backup_id, vb.kind, vb.project_id, p.u
     vb.bootable, vb.title, coalesce(vb.description, iif(vb.kind = 'instance', b.description, NULL)), vb.labels, vb.container, vb.zone, \
     vb.snapshot_uuid, vb.data_timestamp, parent.uuid, \
     EXISTS (SELECT 1 FROM volume_backup c WHERE c.parent_id = vb.id AND c.map_id IS NOT NULL), \
-    b.uuid, i.name";
+    b.uuid, i.name, vb.stored";
 
 fn read(row: &Row) -> rusqlite::Result<VolumeBackup> {
     let instance: Option<String> = row.get(30)?;
@@ -242,6 +244,7 @@ fn read(row: &Row) -> rusqlite::Result<VolumeBackup> {
         created: row.get(9)?,
         updated: row.get(10)?,
         size: row.get(11)?,
+        stored: row.get(31)?,
         objects: row.get(12)?,
         map_id: row.get(13)?,
         volume_uuid: row.get(14)?,

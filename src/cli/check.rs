@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::find::BACKUP;
+use super::find;
 use super::output::{any_table, details, field};
 use super::progress::{self, Bar};
 use super::{CliError, Context};
@@ -18,7 +18,7 @@ pub struct Check {
 pub fn run(args: &Check, context: &Context) -> Result<(), CliError> {
     let client = context.client()?;
     let backup = match &args.backup {
-        Some(text) => BACKUP.find(&client, text)?["uuid"].clone(),
+        Some(text) => find::backup(&client, text)?.1["uuid"].clone(),
         None => Value::Null,
     };
     let bar = Bar::new(context, "checking");

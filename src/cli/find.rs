@@ -22,6 +22,8 @@ pub const IMAGE: Kind = Kind { noun: "image", collection: "/api/openstack-images
 pub const INSTANCE: Kind = Kind { noun: "instance", collection: "/api/openstack-instances/", names: &["name"] };
 pub const VOLUME: Kind = Kind { noun: "volume", collection: "/ops/volumes/", names: &["name", "path"] };
 pub const BACKUP: Kind = Kind { noun: "backup", collection: "/api/openstack-backups/", names: &["description"] };
+/// Of a volume alone: made by OpenStack clients.
+pub const VOLUME_BACKUP: Kind = Kind { noun: "backup", collection: "/ops/volume-backups/", names: &["name"] };
 pub const SCHEDULE: Kind = Kind { noun: "schedule", collection: "/api/openstack-backup-schedules/", names: &["description"] };
 
 /// Beginnings of uuids shorter than this are not tried: they would fit by chance.
@@ -35,16 +37,21 @@ impl Kind {
 
     /// The one object that `text` means.
     pub fn find(&self, client: &Client, text: &str) -> Result<Value, CliError> {
+        self.find_any(client, text)?.ok_or_else(|| CliError::failed(format!("there is no {} {text:?}", self.noun)))
+    }
+
+    /// The same; None if there is none.
+    fn find_any(&self, client: &Client, text: &str) -> Result<Option<Value>, CliError> {
         if let Some(uuid) = as_uuid(text) {
             match client.get(&format!("{}{uuid}/", self.collection)) {
                 Err(CliError::Api { status: 404, .. }) => (),
-                other => return other,
+                other => return other.map(Some),
             }
         }
         self.choose(client.list(self.collection)?, text)
     }
 
-    fn choose(&self, objects: Vec<Value>, text: &str) -> Result<Value, CliError> {
+    fn choose(&self, objects: Vec<Value>, text: &str) -> Result<Option<Value>, CliError> {
         let named = |o: &Value| self.names.iter().any(|name| o.get(name).and_then(Value::as_str) == Some(text));
         let mut fitting: Vec<Value> = objects.iter().filter(|o| named(o)).cloned().collect();
         if fitting.is_empty() && text.len() >= SHORTEST_BEGINNING {
@@ -52,8 +59,8 @@ impl Kind {
             fitting = objects.into_iter().filter(|o| !beginning.is_empty() && field(o, "uuid").starts_with(&beginning)).collect();
         }
         match fitting.len() {
-            1 => Ok(fitting.remove(0)),
-            0 => Err(CliError::failed(format!("there is no {} {text:?}", self.noun))),
+            1 => Ok(Some(fitting.remove(0))),
+            0 => Ok(None),
             _ => Err(CliError::failed(format!(
                 "{text:?} fits more than one {}; give the uuid of one of these:\n{}",
                 self.noun,
@@ -64,9 +71,27 @@ impl Kind {
 
     fn candidate(&self, object: &Value) -> String {
         let mut words = vec![field(object, "uuid")];
-        let more = self.names.iter().chain(&["project_name", "instance_name", "created_at", "created"]);
+        let more = self.names.iter().chain(&["project_name", "instance_name", "volume_name", "created_at", "created"]);
         words.extend(more.filter(|name| object.get(**name).is_some_and(|v| v.as_str().is_some_and(|t| !t.is_empty()))).map(|name| field(object, name)));
         words.join("  ")
+    }
+}
+
+/// The backup that `text` means, of an instance or of a volume alone, and which of the two.
+pub fn backup(client: &Client, text: &str) -> Result<(&'static Kind, Value), CliError> {
+    let mut found = Vec::new();
+    for kind in [&BACKUP, &VOLUME_BACKUP] {
+        if let Some(backup) = kind.find_any(client, text)? {
+            found.push((kind, backup));
+        }
+    }
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(CliError::failed(format!("there is no backup {text:?}"))),
+        _ => {
+            let candidates: Vec<String> = found.iter().map(|(kind, backup)| kind.candidate(backup)).collect();
+            Err(CliError::failed(format!("{text:?} fits more than one backup; give the uuid of one of these:\n{}", candidates.join("\n"))))
+        }
     }
 }
 
@@ -106,7 +131,8 @@ mod tests {
     }
 
     fn choose(text: &str) -> Result<String, String> {
-        INSTANCE.choose(objects(), text).map(|o| field(&o, "uuid")).map_err(|e| e.to_string())
+        let found = INSTANCE.choose(objects(), text).map_err(|e| e.to_string())?;
+        found.map(|o| field(&o, "uuid")).ok_or_else(|| "none".into())
     }
 
     #[test]
@@ -118,8 +144,8 @@ mod tests {
 
     #[test]
     fn what_fits_none_or_several_is_refused() {
-        assert!(choose("bbb").unwrap_err().contains("no instance"));
-        assert!(choose("----").unwrap_err().contains("no instance"));
+        assert_eq!(choose("bbb").unwrap_err(), "none");
+        assert_eq!(choose("----").unwrap_err(), "none");
         let error = choose("web").unwrap_err();
         assert!(error.contains("aaaa1111  web  p1") && error.contains("aaaa2222  web  p2"), "{error}");
     }

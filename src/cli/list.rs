@@ -1,8 +1,8 @@
-//! `cofferd list`: the backups.
+//! `cofferd list`: the backups of instances, or those of volumes alone.
 
 use clap::Args;
 
-use super::find::{BACKUP, INSTANCE, SCHEDULE};
+use super::find::{BACKUP, INSTANCE, SCHEDULE, VOLUME_BACKUP};
 use super::output::{Column, byte_field, field, time};
 use super::{CliError, Context};
 
@@ -15,6 +15,9 @@ pub struct List {
     /// Only those made by this schedule
     #[arg(long, short)]
     schedule: Option<String>,
+    /// Those of volumes alone instead, which OpenStack clients made, and snapshots
+    #[arg(long, conflicts_with_all = ["instance", "schedule"])]
+    volumes: bool,
 }
 
 const COLUMNS: &[Column] = &[
@@ -28,8 +31,22 @@ const COLUMNS: &[Column] = &[
     ("DESCRIPTION", |b| field(b, "description")),
 ];
 
+const OF_VOLUMES: &[Column] = &[
+    ("UUID", |b| field(b, "uuid")),
+    ("VOLUME", |b| field(b, "volume_name")),
+    ("KIND", |b| if b["kind"] == "snapshot" { "snapshot".into() } else { "backup".into() }),
+    ("STATE", |b| field(b, "state")),
+    ("CREATED (UTC)", |b| time(b, "created_at")),
+    ("SIZE", |b| byte_field(b, "size_bytes")),
+    ("STORED", |b| byte_field(b, "stored_bytes")),
+    ("NAME", |b| field(b, "name")),
+];
+
 pub fn run(args: &List, context: &Context) -> Result<(), CliError> {
     let client = context.client()?;
+    if args.volumes {
+        return context.show_list(client.list(VOLUME_BACKUP.collection)?, OF_VOLUMES);
+    }
     let mut target = format!("{}?o=created_at", BACKUP.collection);
     for (key, kind, text) in [("instance_uuid", INSTANCE, &args.instance), ("backup_schedule_uuid", SCHEDULE, &args.schedule)] {
         if let Some(text) = text {

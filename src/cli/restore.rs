@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::find::{BACKUP, FLAVOR, IMAGE, INSTANCE};
+use super::find::{self, BACKUP, FLAVOR, IMAGE, INSTANCE};
 use super::output::field;
 use super::progress::{self, Bar};
 use super::{CliError, Context};
@@ -18,7 +18,7 @@ use super::{CliError, Context};
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("target").required(true))]
 pub struct Restore {
-    /// Uuid (or its beginning) or description of the backup
+    /// Uuid (or its beginning) or description (of a volume's, name) of the backup
     backup: String,
     /// File or block device to write to
     #[arg(long, value_name = "PATH", group = "target")]
@@ -45,9 +45,12 @@ pub struct Restore {
 
 pub fn run(args: &Restore, context: &Context) -> Result<(), CliError> {
     let client = context.client()?;
-    let backup = BACKUP.find(&client, &args.backup)?;
+    let (kind, backup) = find::backup(&client, &args.backup)?;
     match (&args.to, &args.new_instance, &args.image, &args.flavor) {
         (Some(path), ..) => to_path(&client, context, args, &backup, path),
+        (None, ..) if kind.collection != BACKUP.collection => {
+            Err(CliError::failed("this is a backup of a volume alone, and no instance can be made of it; restore it with --to PATH"))
+        }
         (None, Some(name), Some(image), Some(flavor)) => {
             let image = IMAGE.path(&IMAGE.find(&client, image)?);
             let flavor = FLAVOR.path(&FLAVOR.find(&client, flavor)?);

@@ -2,17 +2,17 @@
 
 use clap::Args;
 
-use super::find::BACKUP;
+use super::find;
 use super::{CliError, Context, output};
 
 /// Show a backup
 #[derive(Args)]
 pub struct Show {
-    /// Uuid (or its beginning) or description of the backup
+    /// Uuid (or its beginning) or description (of a volume's, name) of the backup
     backup: String,
 }
 
 pub fn run(args: &Show, context: &Context) -> Result<(), CliError> {
     let client = context.client()?;
-    context.show(&BACKUP.find(&client, &args.backup)?, output::details)
+    context.show(&find::backup(&client, &args.backup)?.1, output::details)
 }

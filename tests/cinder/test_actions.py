@@ -2,6 +2,7 @@
 
 import pytest
 
+from engine.faults import inject
 from helpers.api import ok
 from helpers.cinder import NOBODY, CinderLab, assert_restored, assert_same_disk, empty, fault, fill, slow_writes
 from helpers.daemon import slow_reads
@@ -38,22 +39,23 @@ def act(client, backup, body):
 ], ids=lambda b: str(b)[:60])
 def test_bodies_that_break_the_schema(shared, backup, body):
     """Exactly one known key, and `available` or `error` in it. Before the id or the role is looked at (0.3)."""
+    before = shared.member.show(backup)
     for client in (shared.admin, shared.member, shared.reader):
         fault(act(client, backup, body), 400)
         fault(act(client, NOBODY, body), 400)
-    assert shared.member.show(backup) == backup
+    assert shared.member.show(backup) == before
 
 
 @pytest.mark.parametrize("body", [{"os-reset_status": {"status": "error"}}, {"os-force_delete": {}}, {"os-force_delete": None}], ids=str)
 def test_actions_are_for_administrators(shared, backup, body):
     """Cinder contract 0.3: 403 on one's own backup, 404 on an unknown one and on another project's."""
-    other = CinderLab(shared.d)
+    other, before = CinderLab(shared.d), shared.member.show(backup)
     for client in (shared.member, shared.client("admin"), shared.reader):
         fault(act(client, backup, body), 403)
         fault(act(client, NOBODY, body), 404)
     fault(act(other.member, backup, body), 404)
     fault(act(shared.admin, NOBODY, body), 404)
-    assert shared.member.show(backup) == backup
+    assert shared.member.show(backup) == before
 
 
 # -------------------------------------------------------------------- reset
@@ -244,6 +246,66 @@ def test_a_stopped_restore_does_not_write_on(slow):
     with open(lab.path(new), "rb") as f:
         assert f.read(16 * MIB) == wanted
     assert own.read_bytes() == wanted
+
+
+@pytest.mark.parametrize("way", ["restore", "volume from backup"])
+def test_reset_stops_a_restore_to_a_new_volume(start_daemon, way):
+    """Cinder contract 1.8, 6.2: the new volume is in error and can be deleted, its room comes back."""
+    lab = CinderLab(start_daemon())
+    source = lab.filled(1, [(0, 32 * MIB)])
+    backup = lab.member.backup(source)
+    lab.d.stop()
+    lab.d.wrapper = inject("pread64:delay_enter=20ms", lab.d.coffer)
+    lab.d.start()
+    if way == "restore":
+        target = lab.member.start_restore(backup, name="new")["volume_id"]
+    else:
+        target = ok(lab.member.post("/volumes", {"volume": {"backup_id": backup["id"]}}), 202)["volume"]["id"]
+    assert lab.member.status(backup) == "restoring"
+    lab.admin.reset(backup, "available")
+    lab.member.wait_volume(target, "error", timeout=20)
+    lab.member.wait(backup)
+    path = lab.path(target)
+    lab.member.remove_volume(target)
+    assert not path.exists() and lab.admin.usage() == (1, 1, 1, 1)
+    lab.d.stop()
+    lab.d.wrapper = []
+    lab.d.start()
+    assert_same_disk(lab.path(source), lab.path(lab.member.restore(backup)))
+
+
+def test_what_waits_for_its_turn_can_be_stopped(start_daemon):
+    """A create and a restore that have not begun yet: they go at once, without waiting for the job before them."""
+    daemon = start_daemon("[engine]\njobs = 1", start=False)
+    daemon.wrapper = slow_reads(daemon.root / "slow.img", "500ms")
+    daemon.start()
+    lab = CinderLab(daemon)
+    ready, volume, target = lab.member.backup(lab.filled()), lab.filled(), lab.filled()
+    slow = lab.member.create(lab.registered(32 * MIB, "slow.img"))
+    waiting = lab.member.create(volume)
+    lab.member.start_restore(ready, volume_id=target["id"])
+    assert (lab.member.status(waiting), lab.member.status(ready)) == ("creating", "restoring")
+    lab.admin.force_delete(waiting)
+    lab.admin.reset(ready, "available")
+    lab.admin.force_delete(slow)
+    for gone in (waiting, slow):
+        lab.member.wait_gone(gone, timeout=15)
+    assert lab.member.wait_volume(volume)
+    lab.member.wait(ready)
+    lab.member.wait_volume(target, "error")
+    assert lab.member.ids() == [ready["id"]] and lab.admin.usage()[:2] == (1, 1)
+
+
+def test_forced_deletions_at_once(slow):
+    """Each is accepted or finds nothing any more; the backup goes once."""
+    lab = slow(slow_reads, "slow.img", 32 * MIB)
+    backup = lab.member.create(lab.slow)
+    answers = [act(lab.admin, backup, {"os-force_delete": {}}) for _ in range(4)]
+    empty(answers[0])
+    assert all(a.status_code in (202, 400, 404) for a in answers)
+    lab.member.wait_gone(backup, timeout=15)
+    lab.member.wait_volume(lab.slow, timeout=15)
+    assert lab.admin.usage()[:2] == (0, 0)
 
 
 def test_force_delete_of_a_backup_that_is_being_restored(slow):

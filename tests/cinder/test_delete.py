@@ -146,6 +146,20 @@ def test_backups_outlive_their_volume(lab):
     lab.member.remove(backup)
 
 
+def test_backups_outlive_their_snapshot(lab):
+    """Its id stays in the backup, and so do its bytes."""
+    volume = lab.filled(1, [(0, 2 * MIB)])
+    copy = keep(lab.path(volume), lab.d.base / lab.unique("copy"))
+    snapshot = lab.admin.snapshot(volume)
+    backup = lab.member.backup(volume, snapshot_id=snapshot["id"])
+    fill(lab.path(volume), [(0, MIB)])
+    empty(lab.admin.delete(f"/snapshots/{snapshot['id']}"))
+    wait_for(lambda: lab.admin.get(f"/snapshots/{snapshot['id']}").status_code == 404, "the snapshot is gone")
+    lab.gc()
+    assert lab.member.show(backup) == backup
+    assert_same_disk(copy, lab.path(lab.member.restore(backup)))
+
+
 def test_order_of_checks(lab):
     """Cinder contract 0.3: look-up, role, state."""
     volume = lab.admin.create_volume(1)

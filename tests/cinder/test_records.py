@@ -9,7 +9,7 @@ import pytest
 
 from helpers.api import ok
 from helpers.cinder import (
-    MAX, NOBODY, SUMMARY, Cinder, CinderLab, assert_same_disk, decode, encode, fault, fill, keep, over_quota,
+    MAX, NOBODY, SUMMARY, Cinder, CinderLab, assert_same_disk, decode, encode, fault, fill, over_quota,
 )
 from helpers.disks import MIB
 
@@ -265,7 +265,8 @@ FORGED = {
     "service_metadata a path": {"service_metadata": "../../../etc/passwd"}, "container a path": {"container": "../../etc"},
     "metadata text": {"metadata": "x"}, "metadata null": {"metadata": None}, "volume no uuid": {"volume_id": "x"},
     "parent unknown": {"parent_id": str(uuid.uuid4())}, "parent itself": {"parent_id": ...}, "times": {"created_at": "yesterday"},
-    "data_timestamp": {"data_timestamp": 17}, "driver_info": {"driver_info": []}, "long name": {"display_name": "x" * 70_000},
+    "data_timestamp": {"data_timestamp": 17}, "driver_info": {"driver_info": []}, "long name": {"display_name": "x" * 70_000}, "long description": {"display_description": "x" * 70_000},
+    "description of lines": {"display_description": "a\nb"}, "metadata of numbers": {"metadata": {"a": 1}},
 }
 
 
@@ -283,6 +284,9 @@ def test_forged_records(lab, name):
     if answer.status_code == 201:
         row = lab.admin.wait_rest(answer.json()["backup"])
         assert row["id"] == record["id"]
+        # What creating one would not accept, or could not have, is not shown because a record says so (1.1, 2.2).
+        assert len(row["name"] or "") <= 255 and len(row["description"] or "") <= 255 and row["object_count"] >= 0
+        assert all(isinstance(v, str) for v in row["metadata"].values())
         if row["status"] == "available":
             new = lab.admin.restore(row)
             assert_same_disk(lab.path(volume), lab.path(new), length=new["size"] << 30)

@@ -111,7 +111,11 @@ def test_an_administrator_acts_on_any_project_s_backup(shared, world, backup, ca
     elif "delete" in call:
         shared.admin.wait_gone(backup)
     elif call == "restore":
-        world["staff, from another project"].wait_volume(answer.json()["restore"]["volume_id"])
+        abroad, ident = world["staff, from another project"], answer.json()["restore"]["volume_id"]
+        abroad.wait_volume(ident)
+        assert ident in [v["id"] for v in ok(abroad.get("/volumes"))["volumes"]]  # the new volume is his project's
+        fault(shared.member.get(f"/volumes/{ident}"), 404)
+        abroad.wait(backup)
 
 
 @pytest.mark.parametrize("call", [c for c in CALLS if c not in ("list", "list detail", "create", "import")])

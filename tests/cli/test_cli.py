@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from helpers.api import Api, ok
 from helpers.daemon import slow_reads
 from helpers.disks import MIB, assert_same_bytes, make_image, make_raw
 from helpers.wait import wait_for
@@ -304,6 +305,38 @@ def test_quotas(host):
 
 
 # ------------------------------------------------------------------ the file
+
+
+def test_backups_of_volumes_alone(start_daemon):
+    """What OpenStack clients made is there for the administrator's commands too."""
+    host = Host(start_daemon())
+    disk = make_image(host.d.root / "data.img", 4 * MIB, seed="data")
+    volume = host.json("volume", "add", disk)
+    cinder = Api(host.d, host.d.token)
+
+    def make(collection, **fields):
+        noun = collection.removesuffix("s")
+        made = ok(cinder.post(f"/v3/{collection}", {noun: {"volume_id": volume["uuid"], **fields}}), 202)[noun]["id"]
+        wait_for(lambda: ok(cinder.get(f"/v3/{collection}/{made}"))[noun]["status"] == "available", f"{noun} is made")
+        return made.replace("-", "")
+
+    backup, snapshot = make("backups", name="monday"), make("snapshots", name="before")
+    child = make("backups", incremental=True)
+    assert host.json("list") == []
+    rows, _ = table(host.run("list", "--volumes"))
+    assert [row[:3] for row in rows] == [[backup, "data.img", "backup"], [snapshot, "data.img", "snapshot"], [child, "data.img", "backup"]]
+    assert host.json("show", "monday")["uuid"] == backup
+    assert "every chunk is as it was stored" in host.run("check", "monday")
+    out = host.d.root / "out.img"
+    host.run("restore", "monday", "--to", out)
+    assert_same_bytes(disk, out)
+    host.run("flavor", "add", "f", "--cores", 1, "--ram", 1, "--disk", 1), host.run("image", "add", "i")
+    assert "volume alone" in host.run("restore", "monday", "--new-instance", "n", "--image", "i", "--flavor", "f", code=1)
+    assert "Incremental backups depend on it" in host.run("delete", "monday", code=1)
+    host.run("delete", child)
+    host.run("delete", "monday")
+    host.run("delete", "before")
+    assert host.json("list", "--volumes") == []
 
 
 def test_check_names_what_is_corrupt(host):

@@ -49,7 +49,10 @@ def to_toml(config):
 def _is_gone(pid):
     """Whether no such process runs any more; one that nobody has asked after yet is gone too."""
     try:
-        return pid is None or Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        if pid is None:
+            return True
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state in "ZX" and len(os.listdir(f"/proc/{pid}/task")) <= 1
     except (FileNotFoundError, ProcessLookupError):
         return True
 

@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from helpers.api import local, ok
+from helpers.api import Api, local, ok
 from helpers.daemon import slow_reads
 from helpers.disks import MIB, make_raw
 from helpers.lab import BACKUPS, FLAVORS, IMAGES, NEVER, PASSWORD, PROJECTS, QUOTAS, SCHEDULES, USERS, Lab
@@ -35,6 +35,14 @@ class World(Lab):
         self.vm = self.instance([2 * MIB, MIB], user_data="secret", tags=["a", "b"], flavor=flavor["url"], image=image["url"])
         self.kept = self.backup(self.vm, description="kept")
         self.cron = self.schedule(self.vm, timezone="Europe/Berlin")
+        self.alone = self.back_up_volume()
+
+    def back_up_volume(self):
+        """A backup of a volume alone, as OpenStack's clients make it; its uuid."""
+        cinder, order = Api(self.d, self.d.token), {"backup": {"volume_id": self.vm["volumes"][0]["uuid"]}}
+        uuid = ok(cinder.post(f"/v3/{self.project['uuid']}/backups", order), 202)["backup"]["id"].replace("-", "")
+        wait_for(lambda: ok(self.api.get(f"/ops/volume-backups/{uuid}/"))["state"] == "Ready", "the volume is backed up")
+        return uuid
 
     def client(self, token):
         return Checked(self.d, token, self.seen)
@@ -287,6 +295,11 @@ def the_administrators_part(world):
     ok(api.post("/ops/volumes/", order), 400)
     ok(api.delete(f"/ops/volumes/{volume['uuid']}/"), 204)
     ok(api.delete(f"/ops/volumes/{world.vm['volumes'][0]['uuid']}/"), 409)
+    assert [b["uuid"] for b in ok(api.get(f"/ops/volume-backups/?volume={world.vm['volumes'][0]['uuid']}"))] == [world.alone]
+    world.d.sql("UPDATE backup SET state = 'restoring' WHERE uuid = ?", (world.alone,))
+    ok(api.delete(f"/ops/volume-backups/{world.alone}/"), 409)
+    world.d.sql("UPDATE backup SET state = 'ready' WHERE uuid = ?", (world.alone,))
+    ok(api.delete(f"/ops/volume-backups/{world.back_up_volume()}/"), 202)
     (pack,), = world.d.sql("SELECT min(id) FROM pack")
     (volume_map,), = world.d.sql("SELECT min(id) FROM volume_map")
     ok(api.get(f"/ops/inspect/?pack={pack}"))

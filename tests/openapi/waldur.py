@@ -294,6 +294,12 @@ SCHEMAS = {
         "username": STRING, "is_active": BOOLEAN, "has_password": described(BOOLEAN, "Without one there is no login by password."),
         "projects": array(fixed({"uuid": UUID, "name": STRING})), "region": STRING,
     }),
+    "VolumeBackup": fixed({
+        "uuid": UUID, "kind": choice("volume", "snapshot"), "name": nullable(STRING), "description": nullable(STRING),
+        "state": choice(*BACKUP_STATES), "error_message": nullable(STRING), "volume_uuid": UUID, "volume_name": STRING,
+        "project_uuid": UUID, "project_name": STRING, "created_at": TIME, "size_bytes": COUNT,
+        "stored_bytes": described(COUNT, "What its making added to the coffer."), "progress": nullable(schema("Progress")),
+    }),
     "NewCredential": fixed({"id": UUID, "name": STRING, "secret": text("Shown this once.")}, description="Of an application credential."),
     "Volume": fixed({
         "uuid": UUID, "name": STRING, "path": STRING, "kind": choice("file", "block"), "size": described(COUNT, "Bytes."),
@@ -769,6 +775,14 @@ def paths():
               [403, 404])
     operation("post", "/ops/users/{uuid}/credentials/", "createCredential", "Make an application credential for a user", (201, "NewCredential"),
               [403, 404], body="CredentialOrder")
+    operation("get", "/ops/volume-backups/", "listVolumeBackups", "List backups and snapshots of volumes alone",
+              (200, array(schema("VolumeBackup")), "X-Result-Count", "Link"), [403, 404], params=["page", "page_size", {
+                  "name": "volume", "in": "query", "description": "Only those of the volume of this uuid.", "schema": UUID}],
+              description="OpenStack clients made them.")
+    operation("get", "/ops/volume-backups/{uuid}/", "showVolumeBackup", "Show a backup or snapshot of a volume alone", (200, "VolumeBackup"),
+              [403, 404])
+    operation("delete", "/ops/volume-backups/{uuid}/", "deleteVolumeBackup", "Delete a backup or snapshot of a volume alone", (202, "Detail"),
+              [403, 404, 409], description="409 if it is at work, or incremental backups depend on it.")
     operation("get", "/ops/volumes/", "listVolumes", "List volumes", (200, array(schema("Volume")), "X-Result-Count", "Link"),
               [403, 404], params=["page", "page_size"])
     operation("post", "/ops/volumes/", "registerVolume", "Register a volume on its own", (201, "Volume", "Location"), [403],

@@ -64,7 +64,6 @@ pub struct Collection {
     pub from: &'static str,
     pub uuid: &'static str,
     pub created: &'static str,
-    pub id: &'static str,
     pub project: &'static str,
     /// What every list of it is about.
     pub condition: &'static str,
@@ -211,7 +210,7 @@ fn read_order(context: &Context, collection: &Collection) -> Result<Vec<Key>, Ci
         }
     }
     let descending = keys.first().is_none_or(|key| key.descending);
-    for column in [collection.created, collection.id] {
+    for column in [collection.created, collection.uuid] {
         if !keys.iter().any(|key| key.column == column) {
             keys.push(Key { column: column.into(), descending });
         }
@@ -242,7 +241,7 @@ fn position(context: &Context, c: &Connection, collection: &Collection, keys: &[
     }
     let columns: Vec<&str> = keys.iter().map(|key| key.column.as_str()).collect();
     let select = format!("SELECT {} FROM {}", columns.join(", "), collection.from);
-    let page = Page { order: collection.id.into(), limit: 1, offset: 0 };
+    let page = Page { order: collection.uuid.into(), limit: 1, offset: 0 };
     let read = |row: &rusqlite::Row| (0..keys.len()).map(|at| row.get(at)).collect::<rusqlite::Result<Vec<SqlValue>>>();
     let found = list::rows(c, &select, &filter, &page, read)?.pop();
     found.ok_or_else(|| CinderError::no_such(collection.noun, marker))

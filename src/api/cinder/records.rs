@@ -117,7 +117,7 @@ pub fn import(context: &Context) -> CinderResult {
         volume_description: volume["description"].as_str(),
         volume_labels: &volume_labels,
         bootable: volume["bootable"].as_bool().unwrap_or(false),
-        objects: record.map["object_count"].as_i64().unwrap_or(0),
+        objects: record.map["object_count"].as_i64().unwrap_or(0).max(0),
         size: size << 30,
         map_hash: hash.as_deref(),
     };

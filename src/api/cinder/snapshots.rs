@@ -23,7 +23,6 @@ pub const COLLECTION: Collection = Collection {
     from: volume_backups::FROM,
     uuid: "vb.uuid",
     created: "vb.created",
-    id: "vb.id",
     project: "vb.project_id",
     condition: "vb.kind = 'snapshot'",
     columns: &[

@@ -25,7 +25,6 @@ pub const COLLECTION: Collection = Collection {
     from: volumes::FROM,
     uuid: "v.uuid",
     created: "v.created",
-    id: "v.id",
     project: "v.project_id",
     condition: "",
     columns: &[

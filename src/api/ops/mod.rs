@@ -5,6 +5,7 @@ mod inspect;
 mod tasks;
 mod tokens;
 mod users;
+mod volume_backups;
 mod volumes;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ fn route(context: &Context, rest: &[&str]) -> ApiResult {
         ["inspect"] => context.methods(&[("GET", &|| inspect::inspect(context))]),
         ["tokens", rest @ ..] => tokens::route(context, rest),
         ["users", user, rest @ ..] => users::route(context, user, rest),
+        ["volume-backups", rest @ ..] => volume_backups::route(context, rest),
         ["volumes", rest @ ..] => volumes::route(context, rest),
         ["restores"] => context.methods(&[("POST", &|| tasks::restore(context))]),
         ["check"] => context.methods(&[("POST", &|| tasks::check(context))]),
