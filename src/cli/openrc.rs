@@ -32,12 +32,13 @@ const CLEARED: &str = "unset OS_CLOUD OS_TOKEN OS_AUTH_TYPE OS_ENDPOINT OS_USER_
     OS_TENANT_ID OS_TENANT_NAME OS_DOMAIN_ID OS_DOMAIN_NAME OS_SYSTEM_SCOPE OS_TRUST_ID OS_APPLICATION_CREDENTIAL_ID \
     OS_APPLICATION_CREDENTIAL_NAME OS_APPLICATION_CREDENTIAL_SECRET CINDER_ENDPOINT\n";
 
-/// As POSIX shells understand it. What is typed after the prompt is not shown. The prompt goes to standard error, so that the file can be used within a pipe.
+/// As POSIX shells understand it, also where any failing command ends them (`set -e`) and where there is no terminal. What is typed
+/// after the prompt is not shown. The prompt goes to standard error, so that the file can be used within a pipe.
 const ASK: &str = r#"if [ -z "${OS_PASSWORD:-}" ]; then
-    stty -echo 2> /dev/null
+    stty -echo 2> /dev/null || true
     printf 'Password of %s: ' "$OS_USERNAME" >&2
-    IFS= read -r OS_PASSWORD
-    stty echo 2> /dev/null
+    IFS= read -r OS_PASSWORD || true
+    stty echo 2> /dev/null || true
     printf '\n' >&2
 fi
 export OS_PASSWORD

@@ -114,7 +114,7 @@ impl Listing {
         if !everywhere {
             filter.equals(collection.project, context.project_id());
         }
-        read_filters(context, collection, &mut filter, everywhere, special)?;
+        read_filters(context, collection, &mut filter, special)?;
         let keys = read_order(context, collection)?;
         let limit = read_number(context, "limit", i64::MAX)?.unwrap_or(MAX_LIMIT).min(MAX_LIMIT);
         let offset = read_number(context, "offset", i64::from(i32::MAX))?.unwrap_or(0);
@@ -156,7 +156,6 @@ fn read_filters(
     context: &Context,
     collection: &Collection,
     filter: &mut Filter,
-    everywhere: bool,
     special: impl Fn(&mut Filter, &str, &str) -> Result<bool, CinderError>,
 ) -> Result<(), CinderError> {
     let mut unknown = Vec::new();
@@ -166,7 +165,7 @@ fn read_filters(
             continue;
         }
         let like = name.strip_suffix('~').filter(|name| context.since(34) && collection.like.contains(name));
-        let plain = collection.filters.contains(&name) || (context.is_admin() && (name != "project_id" || everywhere));
+        let plain = collection.filters.contains(&name) || context.is_admin();
         if special(filter, name, text)? {
         } else if let Some(column) = like.and_then(|name| collection.column(name)) {
             let part = if matches!(column, Column::Uuid(_)) { text.replace('-', "") } else { text.clone() };
