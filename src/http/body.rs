@@ -10,7 +10,7 @@ use super::head::Refusal;
 const MAX_LINE: usize = 4 * 1024;
 
 /// A body longer than this lies in a mapping of its own.
-pub(super) const LARGE: usize = 64 * 1024;
+pub(super) const LARGE: usize = 128 * 1024;
 /// glibc maps an allocation of this size by itself, whatever its adaptive threshold is by now (mallopt(3), M_MMAP_THRESHOLD).
 const ALWAYS_MAPPED: usize = 33 * 1024 * 1024;
 

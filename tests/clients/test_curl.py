@@ -276,7 +276,7 @@ def test_lists(member):
     assert member.get("/backups?limit=0") == {"backups": []}
     for query, version, code in (
         ("limit=x", None, 400), ("limit=-1", None, 400), ("offset=-1", None, 400), ("sort_key=nonsense", None, 400),
-        ("sort=name&sort_dir=asc", "3.37", 400), (f"marker={uuid.uuid4()}", None, 404), ("color=red", "3.30", 200), ("color=red", "3.31", 400),
-        ("sort_key=display_name", None, 200), ("sort_key=name", "3.37", 200),
+        ("sort=name&sort_dir=asc", "3.37", 400), (f"marker={uuid.uuid4()}", None, 404),
+        ("color=red", "3.30", 200), ("color=red", "3.31", 400), ("sort_key=display_name", None, 200), ("sort_key=name", "3.37", 200),
     ):
         member.call("GET", f"/backups?{query}", version=version, code=code)

@@ -1,4 +1,4 @@
-"""A tour with `openstack`, logged in by password, by application credential and by token."""
+"""A tour with `openstack`, logged in by password and by token. Application credentials are in test_openrc.py."""
 
 import json
 import uuid
@@ -7,8 +7,6 @@ import pytest
 
 from helpers import ext4
 from helpers.cloud import Cloud
-
-# Volumes of 1 GiB each; only what is written takes room.
 
 
 class Openstack:
@@ -127,6 +125,9 @@ def test_words_about_a_backup(member, admin, project):
 
     record = admin.json("volume", "backup", "record", "export", "monday")
     assert record["backup_service"].startswith("cinder.backup.drivers") and record["backup_url"]
+    assert "403" in member("volume", "backup", "record", "export", "monday", code=1)
+    # The client posts the import to where records are exported, which goes nowhere: `cinder backup-import` does it.
+    assert "404" in admin("volume", "backup", "record", "import", record["backup_service"], record["backup_url"], code=1)
 
     mine = [b["ID"] for b in admin.json("volume", "backup", "list", "--project", project)]
     assert mine == [backup["id"]]

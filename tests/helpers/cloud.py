@@ -155,7 +155,8 @@ class Cloud:
     def run(self, *command, env, code=0, timeout=90):
         """Runs a client that must end with `code` (None: with any but 0). Its output; if it failed, also what it complained of."""
         done = subprocess.run(
-            [str(c) for c in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, cwd=self.home, env=self.environment(env),
+            [str(c) for c in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout,
+            cwd=self.home, env=self.environment(env),
         )
         fits = done.returncode != 0 if code is None else done.returncode == code
         assert fits, f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}"

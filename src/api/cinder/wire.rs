@@ -12,19 +12,36 @@ use crate::clock;
 #[derive(Clone, Copy)]
 pub struct Id<'a>(pub &'a str);
 
+/// Bytes of a uuid with dashes.
+const ID_BYTES: usize = 36;
+const DASHES: [usize; 4] = [8, 13, 18, 23];
+/// `2014-10-19T20:43:37.370000`
+const TIME_BYTES: usize = 26;
+
+impl<'a> Id<'a> {
+    /// The text, put together in the buffer if it is not there already.
+    fn text<'b>(&'b self, buffer: &'b mut [u8; ID_BYTES]) -> &'b str {
+        let digits = self.0.as_bytes();
+        if digits.len() != ID_BYTES - DASHES.len() || !digits.is_ascii() {
+            return self.0;
+        }
+        let mut rest = digits.iter();
+        for (at, byte) in buffer.iter_mut().enumerate() {
+            *byte = if DASHES.contains(&at) { b'-' } else { *rest.next().unwrap_or(&b'0') };
+        }
+        std::str::from_utf8(buffer).unwrap_or(self.0)
+    }
+}
+
 impl fmt::Display for Id<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let uuid = self.0;
-        match uuid.len() == 32 && uuid.is_ascii() {
-            true => write!(f, "{}-{}-{}-{}-{}", &uuid[..8], &uuid[8..12], &uuid[12..16], &uuid[16..20], &uuid[20..]),
-            false => f.write_str(uuid),
-        }
+        f.write_str(self.text(&mut [0; ID_BYTES]))
     }
 }
 
 impl Serialize for Id<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.text(&mut [0; ID_BYTES]))
     }
 }
 
@@ -32,19 +49,39 @@ impl Serialize for Id<'_> {
 #[derive(Clone, Copy)]
 pub struct Time(pub i64);
 
+impl Time {
+    /// The text, put together in the buffer. Digit by digit, because chrono reads its formats anew each time.
+    fn text(self, buffer: &mut [u8; TIME_BYTES]) -> &str {
+        let at = clock::from_ms(self.0);
+        *buffer = *b"0000-00-00T00:00:00.000000";
+        let numbers = [
+            (0..4, at.year().clamp(0, 9999).unsigned_abs()),
+            (5..7, at.month()),
+            (8..10, at.day()),
+            (11..13, at.hour()),
+            (14..16, at.minute()),
+            (17..19, at.second()),
+            (20..26, at.timestamp_subsec_micros()),
+        ];
+        for (place, mut number) in numbers {
+            for digit in buffer[place].iter_mut().rev() {
+                *digit = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        }
+        std::str::from_utf8(buffer).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let at = clock::from_ms(self.0);
-        let (year, month, day) = (at.year(), at.month(), at.day());
-        // Not by chrono's formats, which are read anew each time.
-        write!(f, "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}", at.hour(), at.minute(), at.second())?;
-        write!(f, ".{:06}", at.timestamp_subsec_micros())
+        f.write_str(self.text(&mut [0; TIME_BYTES]))
     }
 }
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.text(&mut [0; TIME_BYTES]))
     }
 }
 
@@ -82,7 +119,10 @@ struct Href<'a> {
 impl fmt::Display for Href<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Links { base, project_path, collection, uuid } = self.links;
-        write!(f, "{base}{}{project_path}/{collection}/{}", self.version, Id(uuid))
+        for part in [base, self.version, project_path, "/", collection, "/"] {
+            f.write_str(part)?;
+        }
+        f.write_str(Id(uuid).text(&mut [0; ID_BYTES]))
     }
 }
 
