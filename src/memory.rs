@@ -3,9 +3,8 @@
 //! A backup leaves freed buffers scattered over the heaps of its threads; without this an idle daemon would keep its peak.
 #![allow(unsafe_code)]
 
-/// Lets all threads share four heaps (mallopt(3)): one for each of dozens of threads would multiply what lies unused, and with fewer the
-/// workers of the HTTP server wait for each other. Call it
-/// before the first thread is started.
+/// Lets all threads share four heaps (mallopt(3)): one for each of dozens of threads would multiply what lies unused, and with
+/// fewer the workers of the HTTP server wait for each other. Call it before the first thread is started.
 pub fn share_heaps() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: mallopt takes two numbers; no other thread runs yet.
