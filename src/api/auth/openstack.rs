@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(house.place(&member, Some("default")), Ok((0, Level::Reader)));
         assert_eq!(house.place(&member, Some("twins")), Ok((2, Level::Member)), "the other one is none of his");
         for named in ["", "nothing", &house.projects[3].uuid, &"0".repeat(32)] {
-            assert!(house.place(&member, Some(named)).unwrap_err().contains("no project"), "{named}");
+            assert!(house.place(&member, Some(named)).unwrap_err().contains("no role in a project"), "{named}");
         }
         let staff = house.unscoped(house.user(true, &[]));
         assert!(house.place(&staff, Some("twins")).unwrap_err().contains("give its id"));

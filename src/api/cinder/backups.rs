@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::admin_actions;
 use super::body::{self, Object};
 use super::context::{CinderResult, Context};
 use super::error::CinderError;
@@ -71,7 +72,7 @@ pub fn route(context: &Context, method: &str, rest: &[&str]) -> CinderResult {
         ("PUT", [id]) if context.since(9) => update(context, super::member(id)),
         ("DELETE", [id]) => delete(context, super::member(id)),
         ("POST", [id, "restore"]) => restore(context, id),
-        ("POST", [id, "action"]) => act(context, id),
+        ("POST", [id, "action"]) => admin_actions::act(context, "backup", |c| context.backup(c, id)),
         ("GET", [id, "export_record"]) => super::records::export(context, id),
         _ => Err(CinderError::not_found()),
     }
@@ -227,30 +228,6 @@ fn restore(context: &Context, id: &str) -> CinderResult {
     context.app.engine.wake();
     let restore = json!({"backup_id": super::canonical(id), "volume_id": dashed(&volume_uuid), "volume_name": volume_name});
     Ok(Response::json(202, &json!({"restore": restore})))
-}
-
-fn act(context: &Context, id: &str) -> CinderResult {
-    let body = body::parse(context.request)?;
-    let action = super::single_action(&body)?;
-    let status = match action.as_str() {
-        "os-reset_status" => Some(super::reset_target(&body)?),
-        "os-force_delete" => None,
-        other => return Err(CinderError::bad_request(format!("There is no action \"{other}\" on a backup."))),
-    };
-    let (backup_id, cancel) = context.write(|tx| {
-        let backup = context.backup(tx, id)?;
-        context.admin_only()?;
-        let cancel = match status {
-            Some(available) => orders::reset_status(tx, &backup, available),
-            None => orders::force_delete(tx, &backup),
-        };
-        Ok((backup.backup_id, cancel.map_err(|refusal| CinderError::refused("backup", refusal))?))
-    })?;
-    if cancel {
-        context.app.engine.cancel(backup_id);
-    }
-    context.app.engine.wake();
-    Ok(Response::empty(202))
 }
 
 // ---- out

@@ -1,5 +1,6 @@
 //! The Cinder v3 dialect: `/`, `/v3` and `/v3/{project_id}`. One file a resource, as the URL tree has it.
 
+mod admin_actions;
 mod backups;
 mod body;
 mod context;
@@ -150,16 +151,5 @@ fn single_action(body: &Object) -> Result<String, CinderError> {
     match (keys.next(), keys.next()) {
         (Some(action), None) => Ok(action.to_string()),
         _ => Err(CinderError::bad_request("The body of an action is an object with exactly one key, the action.")),
-    }
-}
-
-/// The state that `os-reset_status` of a backup or a snapshot asks for: is it `available` (or else `error`)?
-fn reset_target(body: &Object) -> Result<bool, CinderError> {
-    let fields = body.object("os-reset_status")?.ok_or_else(|| CinderError::bad_request("os-reset_status: an object with a status is required."))?;
-    fields.only(&["status"])?;
-    match fields.text("status")?.flatten().map(|status| status.to_ascii_lowercase()).as_deref() {
-        Some("available") => Ok(true),
-        Some("error") => Ok(false),
-        _ => Err(CinderError::bad_request("status: it can be reset to \"available\" or \"error\".")),
     }
 }

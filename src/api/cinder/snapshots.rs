@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::admin_actions;
 use super::body;
 use super::context::{CinderResult, Context};
 use super::error::CinderError;
@@ -50,7 +51,7 @@ pub fn route(context: &Context, method: &str, rest: &[&str]) -> CinderResult {
         ("GET", [id]) => show(context, super::member(id)),
         ("PUT", [id]) => update(context, super::member(id)),
         ("DELETE", [id]) => delete(context, super::member(id)),
-        ("POST", [id, "action"]) => act(context, id),
+        ("POST", [id, "action"]) => admin_actions::act(context, "snapshot", |c| context.snapshot(c, id)),
         (_, [id, "metadata", rest @ ..]) => metadata::route(context, Owner::Snapshot, method, id, rest),
         _ => Err(CinderError::not_found()),
     }
@@ -138,30 +139,6 @@ fn delete(context: &Context, id: &str) -> CinderResult {
         context.member_only()?;
         orders::delete_volume_backup(tx, &snapshot).map_err(|refusal| CinderError::refused("snapshot", refusal))
     })?;
-    context.app.engine.wake();
-    Ok(Response::empty(202))
-}
-
-fn act(context: &Context, id: &str) -> CinderResult {
-    let body = body::parse(context.request)?;
-    let action = super::single_action(&body)?;
-    let status = match action.as_str() {
-        "os-reset_status" => Some(super::reset_target(&body)?),
-        "os-force_delete" => None,
-        other => return Err(CinderError::bad_request(format!("There is no action \"{other}\" on a snapshot."))),
-    };
-    let (backup_id, cancel) = context.write(|tx| {
-        let snapshot = context.snapshot(tx, id)?;
-        context.admin_only()?;
-        let cancel = match status {
-            Some(available) => orders::reset_status(tx, &snapshot, available),
-            None => orders::force_delete(tx, &snapshot),
-        };
-        Ok((snapshot.backup_id, cancel.map_err(|refusal| CinderError::refused("snapshot", refusal))?))
-    })?;
-    if cancel {
-        context.app.engine.cancel(backup_id);
-    }
     context.app.engine.wake();
     Ok(Response::empty(202))
 }

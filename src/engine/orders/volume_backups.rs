@@ -233,20 +233,7 @@ pub fn import(tx: &Transaction, record: &ImportedBackup) -> Result<VolumeBackup,
     let size = found.map_or(record.size, |(_, size)| size);
     fits(tx, record.project_id, &[(QuotaName::Backups, 1), (QuotaName::BackupGigabytes, gib(size)), (QuotaName::Storage, size)])?;
     let now = clock::now_ms();
-    let new = NewBackup {
-        uuid: record.uuid,
-        kind: BackupKind::Volume,
-        project_id: record.project_id,
-        user_uuid: record.user_uuid,
-        instance_id: None,
-        schedule: None,
-        description: "",
-        created_at: now,
-        kept_until: None,
-        metadata: json!({}),
-        size,
-    };
-    let backup_id = backups::insert(tx, &new)?;
+    let backup_id = insert_backup(tx, record.uuid, BackupKind::Volume, record.project_id, size, record.user_uuid, now)?;
     let new = NewVolumeBackup {
         uuid: record.uuid,
         backup_id,
