@@ -73,7 +73,7 @@ def test_the_catalog_of_format_1_is_kept(old):
 def test_the_parts_of_old_backups_are_in_the_other_dialect_too(old):
     serve(old)
     headers = {"X-Auth-Token": ADAS_TOKEN}
-    backups = ok(Api(old).get("/v3/backups/detail?sort=created_at:asc", headers=headers))["backups"]
+    backups = ok(Api(old).get("/v3/backups/detail?sort=created_at:asc,name:desc", headers=headers | {"OpenStack-API-Version": "volume 3.37"}))["backups"]
     assert [(b["name"], b["status"], b["size"]) for b in backups] == [("system.img", "available", 1), ("data.img", "available", 1)] * 2
     restored = ok(Api(old).post(f"/v3/backups/{backups[3]['id']}/restore", {"restore": {"name": "r"}}, headers=headers), 202)["restore"]
     volume = f"/v3/volumes/{restored['volume_id']}"
