@@ -157,6 +157,15 @@ pub fn next(
     Ok(None)
 }
 
+/// Is there work of this kind to be done on the volume itself?
+pub fn is_promised(connection: &Connection, kind: JobKind, volume_id: i64) -> rusqlite::Result<bool> {
+    connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM job WHERE kind = ? AND volume_id = ?)",
+        params![kind, volume_id],
+        |row| row.get(0),
+    )
+}
+
 /// Is there work to be done on the volume?
 pub fn on_volume(connection: &Connection, volume_id: i64) -> rusqlite::Result<bool> {
     connection.query_row(

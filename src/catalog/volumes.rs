@@ -43,7 +43,12 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// What it is called in messages.
+    /// Its name, or its id if it has none.
+    pub fn title(&self) -> String {
+        if self.name.is_empty() { super::dashed(&self.uuid) } else { self.name.clone() }
+    }
+
+    /// What it is called in messages about its file.
     pub fn label(&self) -> String {
         format!("volume {} ({})", super::dashed(&self.uuid), self.name)
     }

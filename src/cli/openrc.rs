@@ -144,6 +144,12 @@ fn render(settings: &[(&str, String)], credential: bool) -> String {
         text += "# Keep this file to yourself: it holds a secret that is as good as a password.\n";
         text += "unset OS_USERNAME OS_PASSWORD OS_USER_DOMAIN_NAME OS_PROJECT_NAME OS_PROJECT_DOMAIN_NAME\n";
     }
+    if !credential {
+        text += "# It asks for the password unless OS_PASSWORD is set already; after a wrong one: unset OS_PASSWORD.\n";
+        // Another user's would be wrong.
+        let username = settings.iter().find(|(name, _)| *name == "OS_USERNAME").map_or("", |(_, value)| value);
+        text += &format!("[ -z \"${{OS_USERNAME:-}}\" ] || [ \"$OS_USERNAME\" = {} ] || unset OS_PASSWORD\n", quoted(username));
+    }
     text += CLEARED;
     for (name, value) in settings {
         text += &format!("export {name}={}\n", quoted(value));

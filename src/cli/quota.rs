@@ -1,12 +1,14 @@
 //! `cofferd quota`: how much a project may use.
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
 use serde_json::{Value, json};
 
 use super::client::Client;
 use super::find::project;
 use super::output::{field, parse_mib, table};
 use super::{CliError, Context};
+use crate::model::quota::QuotaName;
 
 const COLLECTION: &str = "/api/quotas/";
 
@@ -22,23 +24,15 @@ pub enum Quota {
     /// Set a limit
     Set {
         /// What is limited
-        name: Name,
-        /// A number or `unlimited`; storage and ram are MiB, or have a unit as in 500G
-        #[arg(value_parser = parse_limit, allow_hyphen_values = true)]
-        limit: i64,
+        #[arg(value_parser = PossibleValuesParser::new(QuotaName::all().map(QuotaName::as_str)))]
+        name: String,
+        /// A number or `unlimited`; storage and ram are MiB, or have a unit as in 500G; gigabytes are GiB
+        #[arg(value_parser = plausible_limit, allow_hyphen_values = true)]
+        limit: String,
         /// May be left out when there is only one
         #[arg(long, short)]
         project: Option<String>,
     },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Name {
-    Storage,
-    Ram,
-    Vcpu,
-    Instances,
-    Volumes,
 }
 
 pub fn run(args: &Quota, context: &Context) -> Result<(), CliError> {
@@ -54,8 +48,8 @@ pub fn run(args: &Quota, context: &Context) -> Result<(), CliError> {
             context.show(&Value::Array(quotas), |list| shown(list, &projects))
         }
         Quota::Set { name, limit, project: of } => {
-            let name = name.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
-            let quota = find(&client, &name, &project(&client, of.as_deref())?)?;
+            let limit = parse_limit(name, limit).map_err(|e| CliError::failed(format!("{limit:?} is no limit of {name}: {e}")))?;
+            let quota = find(&client, name, &project(&client, of.as_deref())?)?;
             let path = format!("{COLLECTION}{}/", field(&quota, "uuid"));
             context.show(&client.call("PUT", &path, Some(json!({"limit": limit})))?, |q| format!("{name}: {}\n", number(q, "limit")))
         }
@@ -100,9 +94,18 @@ fn number(quota: &Value, name: &str) -> String {
     }
 }
 
-fn parse_limit(text: &str) -> Result<i64, String> {
+/// What may be a limit; of which unit, depends on the name.
+fn plausible_limit(text: &str) -> Result<String, String> {
     match text {
-        "unlimited" | "-1" => Ok(-1),
-        _ => parse_mib(text).and_then(|n| i64::try_from(n).map_err(|_| "too large".to_owned())),
+        "unlimited" | "-1" => Ok(text.to_owned()),
+        _ => parse_mib(text).map(|_| text.to_owned()),
+    }
+}
+
+fn parse_limit(name: &str, text: &str) -> Result<i64, String> {
+    match (text, QuotaName::from_stored(name)) {
+        ("unlimited" | "-1", _) => Ok(-1),
+        (_, Some(QuotaName::Storage | QuotaName::Ram)) => parse_mib(text).and_then(|n| i64::try_from(n).map_err(|_| "too large".to_owned())),
+        _ => text.parse().ok().filter(|n| *n >= 0).ok_or_else(|| "a whole number is needed, without a unit".to_owned()),
     }
 }

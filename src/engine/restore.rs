@@ -63,6 +63,7 @@ impl Engine {
             return self.fail_restore(job, "the job's target cannot be read", None);
         };
         let outcome = match &goal {
+            _ if running.cancel.load(Ordering::Relaxed) => Err(EngineError::Cancelled),
             Goal::Instance { id, .. } => self.restore_instance(job, *id, running),
             Goal::Volume { id, part, fresh, .. } => self.restore_volume(*id, *part, *fresh, running),
             Goal::Path { path, position, create, .. } => self.restore_path(job, path, *position, *create, running),
@@ -280,7 +281,7 @@ pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str, corrupt: Option<&s
         };
         volumes::set_state(tx, id, state, reason, now)?;
         orders::log_volume(tx, &volume, "resource_volume_restoration_failed", Severity::Error, || {
-            format!("Volume {} could not be restored: {reason}", volume.name)
+            format!("Volume {} could not be restored: {reason}", volume.title())
         })?;
     }
     // Everybody who sees the backup sees its events; where on the host an administrator restores to is not theirs to know.

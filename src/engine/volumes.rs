@@ -66,6 +66,10 @@ impl Engine {
     /// The file first: a row without a file says what is missing, a file without a row is lost room.
     pub(super) fn run_erase(&self, job: &Job) {
         match self.volume_of(job) {
+            Ok(volume) if volume.state != VolumeState::Deleting => {
+                // An administrator has thought better of it.
+                self.write_down("keep a volume", |tx| jobs::remove(tx, job.id));
+            }
             Ok(volume) => {
                 remove_files(std::slice::from_ref(&volume));
                 if volume.managed && Path::new(&volume.path).symlink_metadata().is_ok() {
@@ -74,7 +78,7 @@ impl Engine {
                 self.write_down("remove a volume", |tx| {
                     volumes::delete(tx, volume.id)?; // and with it the job
                     orders::log_volume(tx, &volume, "resource_volume_deletion_succeeded", Severity::Info, || {
-                        format!("Volume {} has been deleted.", volume.name)
+                        format!("Volume {} has been deleted.", volume.title())
                     })
                 });
             }
@@ -118,7 +122,7 @@ fn succeed(tx: &Transaction, job: &Job) -> rusqlite::Result<()> {
         JobKind::Extend => ("resource_volume_extension_succeeded", "extended"),
         _ => ("resource_volume_creation_succeeded", "created"),
     };
-    orders::log_volume(tx, &volume, kind, Severity::Info, || format!("Volume {} has been {word}.", volume.name))
+    orders::log_volume(tx, &volume, kind, Severity::Info, || format!("Volume {} has been {word}.", volume.title()))
 }
 
 /// Also used at the next start after a crash.
@@ -134,7 +138,7 @@ pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str) -> rusqlite::Resul
         volumes::set_size(tx, volume.id, before)?;
     }
     volumes::set_state(tx, volume.id, state, reason, clock::now_ms())?;
-    orders::log_volume(tx, &volume, kind, Severity::Error, || format!("Volume {} could not be {word}: {reason}", volume.name))
+    orders::log_volume(tx, &volume, kind, Severity::Error, || format!("Volume {} could not be {word}: {reason}", volume.title()))
 }
 
 fn create_file(volume: &Volume) -> Result<Target, EngineError> {

@@ -220,6 +220,9 @@ impl<'a> MapReader<'a> {
         E: From<StoreError>,
     {
         for segment in 0..self.segments.len() {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(StoreError::Cancelled.into());
+            }
             let range = self.segment_range(segment);
             if self.segments[segment] == 0 {
                 visit(Piece::Zeros { offset: range.start, length: range.end - range.start })?;

@@ -1,11 +1,12 @@
 """`kill -9` while a volume is being made: after the restart it is in error, can be deleted, and leaves nothing (contract 6.4)."""
 
+import json
 import os
 
 import pytest
 
 from helpers.api import ok
-from helpers.cinder_volumes import Cloud, content, dashed, empty
+from helpers.cinder_volumes import Cloud, content, dashed, empty, fault
 from helpers.daemon import slow_reads
 from helpers.disks import MIB, make_raw
 from helpers.wait import wait_for
@@ -115,3 +116,34 @@ def test_what_was_available_is_as_it_was(start_daemon):
     after = [cloud.member.show("volumes", volume), cloud.member.show("snapshots", snapshot), content(cloud.path(volume))]
     port = before[0].pop("links"), after[0].pop("links")
     assert port and after == before
+
+
+def test_a_volume_that_was_reset_while_its_deletion_waited_is_kept(start_daemon):
+    """An administrator who resets it wants it back: a promised deletion must not take its file."""
+    cloud = Cloud(start_daemon())
+    volume = cloud.volume(1, seed="precious")
+    path, before = cloud.path(volume), content(cloud.path(volume))
+    cloud.d.stop()
+    cloud.d.sql("INSERT INTO job (kind, volume_id, created) SELECT 'erase', id, created FROM volume")
+    cloud.d.start()
+    wait_for(lambda: cloud.d.sql("SELECT count(*) FROM job") == [(0,)], "the deletion is given up")
+    assert cloud.member.show("volumes", volume)["status"] == "available"
+    assert content(path) == before
+
+
+def test_a_volume_that_is_only_called_deleting_can_be_deleted(start_daemon):
+    """An administrator can put it into that state without anything being under way."""
+    cloud = Cloud(start_daemon())
+    volume = cloud.volume(1)
+    cloud.reset(volume, "deleting")
+    fault(cloud.member.delete(f"/volumes/{volume['id']}"), 400)
+    empty(cloud.admin.action("volumes", volume, "os-force_delete", {}))
+    cloud.member.gone("volumes", volume)
+
+
+def test_odd_keys_in_a_filter_of_metadata(start_daemon):
+    """What is no key of any volume finds none, and is no fault of the daemon's."""
+    cloud = Cloud(start_daemon())
+    cloud.volume(1, metadata={"a.b": "c"})
+    for key, found in (("a.b", 1), ("", 0), ("\\", 0), ("a\\b", 0), ("]", 0), ("$", 0), ("\u0000", 0), ("ü", 0), ("x" * 5000, 0)):
+        assert len(cloud.member.list("volumes", metadata=json.dumps({key: "c"}))) == found, key

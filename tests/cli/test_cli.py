@@ -302,6 +302,9 @@ def test_quotas(host):
     assert host.json("quota", "set", "vcpu", "-1")["limit"] == -1
     host.run("backup", "vm")
     host.run("quota", "set", "money", "1", code=2)
+    # Of Cinder's names only storage and ram have units.
+    assert host.json("quota", "set", "backup_gigabytes", "500")["limit"] == 500
+    assert "without a unit" in host.run("quota", "set", "gigabytes", "1G", code=1)
 
 
 # ------------------------------------------------------------------ the file

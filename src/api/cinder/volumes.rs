@@ -94,7 +94,8 @@ fn special_filter(context: &Context, filter: &mut Filter, name: &str, text: &str
         }
         "metadata" => {
             for (key, value) in parse_labels(text)? {
-                filter.push("json_extract(v.labels, ?) = ?", [SqlValue::Text(json_path(&key)), SqlValue::Text(value)]);
+                let labelled = "EXISTS (SELECT 1 FROM json_each(v.labels) AS label WHERE label.key = ? AND label.value = ?)";
+                filter.push(labelled, [SqlValue::Text(key), SqlValue::Text(value)]);
             }
             Ok(true)
         }
@@ -111,11 +112,6 @@ fn special_filter(context: &Context, filter: &mut Filter, name: &str, text: &str
 fn parse_labels(text: &str) -> Result<Labels, CinderError> {
     let parsed = serde_json::from_str(text).or_else(|_| serde_json::from_str(&text.replace('\'', "\"")));
     parsed.map_err(|_| CinderError::bad_request("metadata: this is no dictionary of strings."))
-}
-
-/// The path of a key in a JSON object of strings.
-fn json_path(key: &str) -> String {
-    format!("$.\"{}\"", key.replace('"', ""))
 }
 
 /// `gt:2026-01-01T00:00:00,lt:...`, or one time alone.

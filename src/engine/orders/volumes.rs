@@ -29,7 +29,7 @@ pub fn create_volume(tx: &Transaction, new: &NewVolume, source: Option<&Volume>)
     jobs::insert_volume_job(tx, kind, id, source.map(|source| source.id), &Value::Null, clock::now_ms())?;
     if let Some(volume) = volumes::by_id(tx, id)? {
         log_volume(tx, &volume, "resource_volume_creation_scheduled", Severity::Info, || {
-            format!("Creation of volume {} has been scheduled.", volume.name)
+            format!("Creation of volume {} has been scheduled.", volume.title())
         })?;
     }
     Ok(id)
@@ -85,14 +85,14 @@ fn erase(tx: &Transaction, volume: &Volume, force: bool) -> Result<(), Refusal> 
     if !force && !volume.status.can_be_deleted() {
         return Err(Refusal::VolumeState { state: volume.status, needed: "available, or in an error state" });
     }
-    if volume.state == VolumeState::Deleting {
+    if jobs::is_promised(tx, JobKind::Erase, volume.id)? {
         return Ok(());
     }
     let now = clock::now_ms();
     volumes::set_state(tx, volume.id, VolumeState::Deleting, "", now)?;
     jobs::insert_volume_job(tx, JobKind::Erase, volume.id, None, &Value::Null, now)?;
     log_volume(tx, volume, "resource_volume_deletion_scheduled", Severity::Info, || {
-        format!("Deletion of volume {} has been scheduled.", volume.name)
+        format!("Deletion of volume {} has been scheduled.", volume.title())
     })?;
     Ok(())
 }
