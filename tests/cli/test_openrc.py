@@ -65,6 +65,17 @@ def test_it_asks_for_the_password_without_showing_it(host, lab, tmp_path, shell)
     assert b"Password of " + ada.user["username"].encode() in shown and PASSWORD.encode() not in shown
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_another_users_password_is_not_kept(host, lab, tmp_path, shell):
+    """Who sources one user's file after another's is asked again; also where any failing command ends the shell."""
+    name = lab.user("manager").user["username"]
+    (tmp_path / "rc").write_text(host.run("openrc", name))
+    for before, password in ((name, "kept"), ("somebody-else", "typed")):
+        env = {"PATH": os.environ["PATH"], "OS_USERNAME": before, "OS_PASSWORD": "kept"}
+        run = [shell, "-c", f'set -eu; . {tmp_path}/rc; echo "$OS_USERNAME $OS_PASSWORD"']
+        assert subprocess.run(run, env=env, input="typed\n", capture_output=True, text=True, check=True).stdout == f"{name} {password}\n"
+
+
 def test_a_file_with_an_application_credential(host, lab, tmp_path):
     user = ok(lab.api.post("/api/users/", {"username": lab.unique("robot")}), 201)
     ok(lab.api.post("/api/project-permissions/", {"project": lab.project["url"], "user": user["url"], "role": "reader"}), 201)
