@@ -18,6 +18,7 @@ pub const CONTAINER: &str = "coffer";
 #[derive(Clone, Debug)]
 pub struct Part {
     pub id: i64,
+    pub kind: BackupKind,
     pub position: i64,
     pub volume_id: Option<i64>,
     pub name: String,
@@ -29,7 +30,11 @@ pub struct Part {
 impl Part {
     /// What it is called in messages.
     pub fn label(&self) -> String {
-        format!("volume {} ({})", self.position, self.name)
+        match (self.kind, self.name.as_str()) {
+            (BackupKind::Instance, name) => format!("volume {} ({name})", self.position),
+            (_, "") => "the volume".into(),
+            (_, name) => format!("volume {name}"),
+        }
     }
 }
 
@@ -37,11 +42,12 @@ impl Part {
 pub fn parts(connection: &Connection, backup_id: i64) -> rusqlite::Result<Vec<Part>> {
     connection
         .prepare_cached(
-            "SELECT id, position, volume_id, name, bootable, size, map_id FROM volume_backup WHERE backup_id = ? ORDER BY position",
+            "SELECT id, position, volume_id, name, bootable, size, map_id, kind FROM volume_backup WHERE backup_id = ? ORDER BY position",
         )?
         .query_map([backup_id], |row| {
             Ok(Part {
                 id: row.get(0)?,
+                kind: row.get(7)?,
                 position: row.get(1)?,
                 volume_id: row.get(2)?,
                 name: row.get(3)?,

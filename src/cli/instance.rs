@@ -45,7 +45,7 @@ pub enum Instance {
     },
     /// Forget an instance that is off and has no backups
     ///
-    /// Disks that you registered are left alone. Files that a restore made for the instance are deleted with it.
+    /// Disks that you registered are left alone, and volumes that were made on their own are only detached. Files that a restore made for the instance are deleted with it.
     Remove {
         /// Name of the instance
         instance: String,

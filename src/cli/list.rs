@@ -34,7 +34,11 @@ const COLUMNS: &[Column] = &[
 const OF_VOLUMES: &[Column] = &[
     ("UUID", |b| field(b, "uuid")),
     ("VOLUME", |b| field(b, "volume_name")),
-    ("KIND", |b| if b["kind"] == "snapshot" { "snapshot".into() } else { "backup".into() }),
+    ("KIND", |b| match (b["kind"] == "snapshot", b["is_incremental"] == true) {
+        (true, _) => "snapshot".into(),
+        (false, true) => "incremental".into(),
+        (false, false) => "backup".into(),
+    }),
     ("STATE", |b| field(b, "state")),
     ("CREATED (UTC)", |b| time(b, "created_at")),
     ("SIZE", |b| byte_field(b, "size_bytes")),
@@ -53,5 +57,9 @@ pub fn run(args: &List, context: &Context) -> Result<(), CliError> {
             target += &format!("&{key}={}", field(&kind.find(&client, text)?, "uuid"));
         }
     }
-    context.show_list(client.list(&target)?, COLUMNS)
+    let backups = client.list(&target)?;
+    if backups.is_empty() {
+        eprintln!("no backups of instances; `cofferd list --volumes` shows those of volumes alone");
+    }
+    context.show_list(backups, COLUMNS)
 }

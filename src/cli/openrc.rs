@@ -67,7 +67,7 @@ pub fn run(args: &Openrc, context: &Context) -> Result<(), CliError> {
     }
     settings.push(("OS_REGION_NAME", field(&facts, "region")));
     settings.push(("OS_INTERFACE", "public".into()));
-    settings.push(("OS_VOLUME_API_VERSION", "3".into()));
+    settings.push(("OS_VOLUME_API_VERSION", "3.71".into())); // the newest, so that clients offer all there is
     let text = render(&settings, args.credential);
     let object: serde_json::Map<String, Value> = settings.into_iter().map(|(name, value)| (name.to_owned(), Value::String(value))).collect();
     context.show(&Value::Object(object), |_| text)

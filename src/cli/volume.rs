@@ -27,7 +27,7 @@ pub enum Volume {
     List,
     /// Forget a volume that belongs to no instance
     ///
-    /// A file or device that you registered is left alone. A file that a restore made is deleted with its volume.
+    /// A file or device that you registered is left alone. A file that cofferd made, for a restore or for an OpenStack client, is deleted with its volume.
     Remove {
         /// Name or path of the volume
         volume: String,

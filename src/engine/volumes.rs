@@ -66,8 +66,8 @@ impl Engine {
     /// The file first: a row without a file says what is missing, a file without a row is lost room.
     pub(super) fn run_erase(&self, job: &Job) {
         match self.volume_of(job) {
-            Ok(volume) if volume.state != VolumeState::Deleting => {
-                // An administrator has thought better of it.
+            Ok(volume) if volume.state != VolumeState::Deleting || volume.instance_id.is_some() => {
+                // An administrator has thought better of it, or it is the disk of an instance by now.
                 self.write_down("keep a volume", |tx| jobs::remove(tx, job.id));
             }
             Ok(volume) => {

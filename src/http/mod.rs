@@ -23,6 +23,16 @@ pub enum Peer {
     Unix { uid: Option<u32> },
 }
 
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Peer::Tcp(address) => address.fmt(f),
+            Peer::Unix { uid: Some(uid) } => write!(f, "the Unix socket, user id {uid}"),
+            Peer::Unix { uid: None } => f.write_str("the Unix socket"),
+        }
+    }
+}
+
 /// One complete request.
 #[derive(Debug)]
 pub struct Request {

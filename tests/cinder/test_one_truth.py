@@ -414,3 +414,37 @@ def test_one_password_and_one_token_for_both(lab):
     volume = lab.filled()
     backup = client.backup(volume)
     assert_same_disk(lab.path(volume), lab.path(client.restore(backup)))
+
+
+# -------------------------------------------------------------------- volumes made here that become disks of an instance
+
+
+def attach(lab, volume, code=201):
+    """A new instance whose one disk is this volume."""
+    body = {"name": lab.unique("vm"), "project": lab.project["url"], "volumes": [{"volume": plain(volume["id"])}]}
+    return ok(lab.api.post("/api/openstack-instances/", body), code)
+
+
+def test_the_removal_of_an_instance_does_not_remove_a_volume_made_on_its_own(lab):
+    volume = lab.filled()
+    path, machine = lab.path(volume), attach(lab, volume)
+    ok(lab.api.delete(machine["url"]), 202)
+    assert path.is_file() and lab.admin.wait_volume(volume)["attachments"] == []
+
+
+def test_a_volume_that_awaits_its_deletion_does_not_become_a_disk(start_daemon):
+    """It would lose its file, and the end of its deletion would hold up every later one. Nor is it restored to."""
+    daemon = start_daemon(start=False)
+    daemon.wrapper = slow_reads(daemon.root / "slow.img", "300ms")
+    daemon.start()
+    lab = CinderLab(daemon)
+    other = lab.backup(lab.instance([8 * MIB]))
+    volume = lab.registered(8 * MIB, "slow.img")
+    backup = lab.member.create(volume)
+    lab.admin.volume_action(volume, "os-force_delete")
+    assert "only an available volume" in str(attach(lab, volume, 400))
+    over = {"backup": other["uuid"], "path": str(daemon.root / "slow.img"), "mode": "overwrite"}
+    assert "try again when it is available" in ok(lab.api.post("/ops/restores/", over), 409)["detail"]
+    lab.admin.wait_volume_gone(volume)
+    lab.member.wait_rest(backup)
+    lab.admin.remove_volume(lab.admin.create_volume(1))

@@ -9,7 +9,7 @@ import pytest
 
 from helpers.api import ok
 from helpers.cinder import (
-    MAX, NOBODY, SUMMARY, Cinder, CinderLab, assert_same_disk, decode, encode, fault, fill, over_quota,
+    MAX, NOBODY, SUMMARY, Cinder, CinderLab, assert_same_disk, dashed, decode, encode, fault, fill, over_quota,
 )
 from helpers.disks import MIB
 
@@ -165,6 +165,15 @@ def test_import_into_another_project(lab):
     lab.member.remove(backup)
     lab.gc()
     assert_same_disk(lab.path(volume), lab.path(abroad.restore(copy)))
+
+
+def test_the_id_of_an_instance_backup_is_refused(lab, backup):
+    """It is a live id as well, though Cinder does not list it: this was a 500."""
+    exported = lab.admin.export(backup)
+    whole = lab.backup(lab.instance([MIB]))
+    record = decode(exported["backup_url"]) | {"id": dashed(whole["uuid"])}
+    fault(lab.admin.import_record(exported["backup_service"], encode(record)), 400)
+    assert lab.get(whole)["state"] == "Ready"
 
 
 def test_a_live_id_is_refused(shared, backup):

@@ -327,7 +327,7 @@ def test_backups_of_volumes_alone(start_daemon):
     child = make("backups", incremental=True)
     assert host.json("list") == []
     rows, _ = table(host.run("list", "--volumes"))
-    assert [row[:3] for row in rows] == [[backup, "data.img", "backup"], [snapshot, "data.img", "snapshot"], [child, "data.img", "backup"]]
+    assert [row[:3] for row in rows] == [[backup, "data.img", "backup"], [snapshot, "data.img", "snapshot"], [child, "data.img", "incremental"]]
     assert host.json("show", "monday")["uuid"] == backup
     assert "every chunk is as it was stored" in host.run("check", "monday")
     out = host.d.root / "out.img"

@@ -39,7 +39,7 @@ def test_a_file_for_a_user_with_a_password(host, lab, tmp_path, shell):
     assert env == {
         "OS_AUTH_URL": host.d.url + "/identity/v3", "OS_IDENTITY_API_VERSION": "3", "OS_USERNAME": name, "OS_USER_DOMAIN_NAME": "Default",
         "OS_PROJECT_ID": project["uuid"], "OS_PROJECT_NAME": project["name"], "OS_PROJECT_DOMAIN_NAME": "Default", "OS_REGION_NAME": "RegionOne",
-        "OS_INTERFACE": "public", "OS_VOLUME_API_VERSION": "3", "OS_PASSWORD": PASSWORD,
+        "OS_INTERFACE": "public", "OS_VOLUME_API_VERSION": "3.71", "OS_PASSWORD": PASSWORD,
     }
     _, token = Keystone(host.d).login(by_password(env["OS_USERNAME"], env["OS_PASSWORD"]), project_scope(env["OS_PROJECT_NAME"]))
     assert token["project"]["id"] == project["uuid"]

@@ -296,6 +296,9 @@ def the_administrators_part(world):
     ok(api.delete(f"/ops/volumes/{volume['uuid']}/"), 204)
     ok(api.delete(f"/ops/volumes/{world.vm['volumes'][0]['uuid']}/"), 409)
     assert [b["uuid"] for b in ok(api.get(f"/ops/volume-backups/?volume={world.vm['volumes'][0]['uuid']}"))] == [world.alone]
+    listed = ok(Api(world.d, world.d.token).get(f"/v3/{world.project['uuid']}/backups"))["backups"]
+    part = next(b["id"].replace("-", "") for b in listed if b["id"].replace("-", "") != world.alone)
+    assert world.kept["uuid"] in str(ok(api.get(f"/ops/volume-backups/{part}/"), 409))
     world.d.sql("UPDATE backup SET state = 'restoring' WHERE uuid = ?", (world.alone,))
     ok(api.delete(f"/ops/volume-backups/{world.alone}/"), 409)
     world.d.sql("UPDATE backup SET state = 'ready' WHERE uuid = ?", (world.alone,))

@@ -296,7 +296,7 @@ SCHEMAS = {
     }),
     "VolumeBackup": fixed({
         "uuid": UUID, "kind": choice("volume", "snapshot"), "name": nullable(STRING), "description": nullable(STRING),
-        "state": choice(*BACKUP_STATES), "error_message": nullable(STRING), "volume_uuid": UUID, "volume_name": STRING,
+        "state": choice(*BACKUP_STATES), "error_message": STRING, "is_incremental": BOOLEAN, "volume_uuid": UUID, "volume_name": STRING,
         "project_uuid": UUID, "project_name": STRING, "created_at": TIME, "size_bytes": COUNT,
         "stored_bytes": described(COUNT, "What its making added to the coffer."), "progress": nullable(schema("Progress")),
     }),
@@ -668,7 +668,8 @@ def paths():
     operation("patch", one, "changeInstance", "Change name or description", (200, "Instance"), [403, 404, 409], body="InstanceChange",
               required=False)
     operation("delete", one, "destroyInstance", "Remove an instance that is Offline or Erred and has no backups", (202, "Status"),
-              [403, 404, 409], description="Registered disks are left alone. Files that a restore made for it are deleted with it.")
+              [403, 404, 409], description="Registered disks are left alone, volumes that were made on their own are only detached. "
+              "Files that a restore made for it are deleted with it.")
     for action, effect in (("start", "Offline becomes Online"), ("stop", "Online becomes Offline"), ("restart", "Online stays Online")):
         operation("post", one + action + "/", action + "Instance", f"{effect}: in the record only", (202, "Status"), [403, 404, 409])
     operation("post", one + "unlink/", "unlinkInstance", "Forget an instance without backups; no file is touched", (202, "Status"),
@@ -780,16 +781,17 @@ def paths():
                   "name": "volume", "in": "query", "description": "Only those of the volume of this uuid.", "schema": UUID}],
               description="OpenStack clients made them.")
     operation("get", "/ops/volume-backups/{uuid}/", "showVolumeBackup", "Show a backup or snapshot of a volume alone", (200, "VolumeBackup"),
-              [403, 404])
+              [403, 404, 409], description="409 for one volume in an instance's backup.")
     operation("delete", "/ops/volume-backups/{uuid}/", "deleteVolumeBackup", "Delete a backup or snapshot of a volume alone", (202, "Detail"),
-              [403, 404, 409], description="409 if it is at work, or incremental backups depend on it.")
+              [403, 404, 409], description="409 if it is at work, or incremental backups depend on it; and for one volume in an instance's backup.")
     operation("get", "/ops/volumes/", "listVolumes", "List volumes", (200, array(schema("Volume")), "X-Result-Count", "Link"),
               [403, 404], params=["page", "page_size"])
     operation("post", "/ops/volumes/", "registerVolume", "Register a volume on its own", (201, "Volume", "Location"), [403],
               body="NewVolume")
     operation("get", "/ops/volumes/{uuid}/", "showVolume", "Show a volume", (200, "Volume"), [403, 404])
     operation("delete", "/ops/volumes/{uuid}/", "forgetVolume", "Forget a volume of no instance", (204, None), [403, 404, 409],
-              description="A registered file or device is left alone. A file that a restore made is deleted with its volume.")
+              description="A registered file or device is left alone. A file that cofferd made, for a restore or for an OpenStack client, is deleted "
+              "with its volume.")
     operation("post", "/ops/restores/", "restoreToPath", "Write one volume of a backup to a file or device", (202, "TaskStarted"),
               [403, 404, 409], body="PathRestore")
     operation("post", "/ops/check/", "check", "Read every chunk of one backup or of all and compare it with its hash",

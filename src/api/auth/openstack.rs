@@ -141,6 +141,9 @@ pub fn prove(app: &App, who: &str, peer: Peer, password: &str, phc: Option<&str>
     }
     let right = verify_password(password, phc);
     app.throttle.record(who, peer, right);
+    if !right {
+        log::warn!("a login as {who:?} from {peer} was refused: there is no such user, or the password is wrong");
+    }
     if let Some(phc) = phc.filter(|_| right) {
         app.verified.remember(password, phc);
     }

@@ -21,6 +21,7 @@ use crate::engine::{EngineError, orders, restore};
 use crate::http::Response;
 use crate::model::backup::{BackupAction, BackupState};
 use crate::model::instance::InstanceState;
+use crate::model::volume::VolumeState;
 use crate::store::{Corrupt, MapReport, StoreError};
 
 pub fn show(context: &Context, id: &str) -> ApiResult {
@@ -107,7 +108,14 @@ fn check_target(context: &Context, path: &Path, create: bool) -> Result<PathBuf,
 /// volume's id.
 fn check_at_rest(tx: &Transaction, backup: &Backup, path: &Path) -> Result<Option<i64>, ApiError> {
     let Some(volume) = volumes::by_path(tx, &path.to_string_lossy())? else { return Ok(None) };
-    let Some(instance_id) = volume.instance_id else { return Ok(Some(volume.id)) };
+    let Some(instance_id) = volume.instance_id else {
+        use VolumeState::{Available, Error, ErrorExtending, ErrorRestoring};
+        if matches!(volume.status, Available | Error | ErrorExtending | ErrorRestoring) {
+            return Ok(Some(volume.id));
+        }
+        let why = format!("{} is the volume {}, which is {}; try again when it is available.", path.display(), volume.uuid, volume.status.as_str());
+        return Err(ApiError::detail(409, why));
+    };
     let instance = instances::by_id(tx, instance_id)?;
     let refuse = |why: &str| Err(ApiError::detail(409, format!("{} is a volume of {}, which is {why}.", path.display(), instance.name)));
     if !matches!(instance.state, InstanceState::Offline | InstanceState::Erred) {

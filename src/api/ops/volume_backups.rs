@@ -11,6 +11,7 @@ use crate::catalog::volume_backups::{self, VolumeBackup};
 use crate::catalog::{projects, volumes};
 use crate::engine::orders;
 use crate::http::Response;
+use crate::model::backup::BackupState;
 
 pub fn route(context: &Context, rest: &[&str]) -> ApiResult {
     match rest {
@@ -36,8 +37,11 @@ fn list(context: &Context) -> ApiResult {
 }
 
 fn find(c: &rusqlite::Connection, uuid: &str) -> Result<VolumeBackup, ApiError> {
-    let found = volume_backups::get(c, &uuid_segment(uuid)?)?.filter(|backup| backup.whole.is_none());
-    found.ok_or_else(ApiError::not_found)
+    let found = volume_backups::get(c, &uuid_segment(uuid)?)?.ok_or_else(ApiError::not_found)?;
+    match &found.whole {
+        Some((whole, instance)) => Err(ApiError::detail(409, format!("This is one volume in backup {whole} of instance {instance}; name that."))),
+        None => Ok(found),
+    }
 }
 
 fn show(context: &Context, uuid: &str) -> ApiResult {
@@ -63,7 +67,8 @@ fn to_json(context: &Context, c: &rusqlite::Connection, backup: &VolumeBackup) -
         "name": backup.title,
         "description": backup.description,
         "state": backup.state.display(),
-        "error_message": backup.fail_reason,
+        "error_message": if backup.state == BackupState::Erred { backup.fail_reason.as_deref().unwrap_or_default() } else { "" },
+        "is_incremental": backup.parent_uuid.is_some(),
         "volume_uuid": backup.volume_uuid,
         "volume_name": volume.map_or_else(|| backup.volume_name.clone(), |volume| volume.name),
         "project_uuid": backup.project_uuid,

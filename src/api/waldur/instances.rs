@@ -163,14 +163,22 @@ fn unlink(context: &Context, uuid: &str) -> ApiResult {
     Ok(Response::json(202, &json!({"status": "unlink was scheduled"})))
 }
 
+/// Removes the record and those of its volumes that come and go with it, which are returned: disks of the host, and what a restore
+/// made for it. A volume that was made on its own (in Cinder's face) is only detached.
 fn remove(tx: &Transaction, instance: &Instance, kind: &str, word: &str) -> Result<Vec<Volume>, ApiError> {
-    let gone = volumes::of_instance(tx, instance.id)?;
+    let mut gone = volumes::of_instance(tx, instance.id)?;
+    gone.retain(|volume| !volume.managed || is_made_for(volume, instance));
     instances::delete(tx, instance.id)?;
     for volume in &gone {
         orders::forget_volume(tx, volume).map_err(|refusal| ApiError::detail(409, format!("Volume {}: {refusal}.", volume.name)))?;
     }
     log(tx, instance, kind, format!("Instance {} has been {word}.", instance.name))?;
     Ok(gone)
+}
+
+/// Restores make the files of an instance in a directory of its own.
+fn is_made_for(volume: &Volume, instance: &Instance) -> bool {
+    Path::new(&volume.path).parent().and_then(Path::file_name).is_some_and(|name| name == instance.uuid.as_str())
 }
 
 /// start, stop and restart change the record only: cofferd keeps disks, it does not run machines.
@@ -321,6 +329,9 @@ fn read_volume(context: &Context, tx: &Transaction, item: &Value, index: usize, 
         }
         if project_id.is_some_and(|id| id != volume.project_id) {
             return Ok(Err(format!("The volume {uuid} belongs to another project.")));
+        }
+        if volume.status != VolumeState::Available {
+            return Ok(Err(format!("The volume {uuid} is {}; only an available volume can become a disk of an instance.", volume.status.as_str())));
         }
         return Ok(match source::probe(Path::new(&volume.path)) {
             Ok(probe) => Ok((Wanted::Registered { volume: Box::new(volume) }, probe, bootable)),

@@ -178,6 +178,10 @@ pub fn restore_to_volume(tx: &Transaction, backup: &VolumeBackup, volume: &Volum
     if backup.state != BackupState::Ready {
         return Err(Refusal::State(backup.state));
     }
+    if volume.status == VolumeState::ErrorRestoring {
+        let needed = "available; if its file or device is there again, an administrator can say so (os-reset_status)";
+        return Err(Refusal::VolumeState { state: volume.status, needed });
+    }
     if volume.status != VolumeState::Available {
         return Err(Refusal::VolumeState { state: volume.status, needed: "available" });
     }
@@ -223,7 +227,7 @@ pub struct ImportedBackup<'a> {
 
 /// Inserts the backup beside others that may refer to the same data. If its data is not in this coffer it is Erred.
 pub fn import(tx: &Transaction, record: &ImportedBackup) -> Result<VolumeBackup, Refusal> {
-    if volume_backups::get(tx, record.uuid)?.is_some() {
+    if volume_backups::get(tx, record.uuid)?.is_some() || backups::get(tx, record.uuid)?.is_some() {
         return Err(Refusal::Exists);
     }
     let found = match record.map_hash {
