@@ -7,7 +7,7 @@ use rusqlite::Transaction;
 use serde_json::Value;
 
 use super::ingest::{self, Ingested};
-use super::places::check_allowed;
+use super::places::open_source;
 use super::{Engine, EngineError, Running, orders};
 use crate::catalog::backups::{self, Backup};
 use crate::catalog::events::Severity;
@@ -36,9 +36,7 @@ impl Engine {
         let mut opened = Vec::new();
         for (part, volume) in self.parts_and_volumes(job)? {
             let path = PathBuf::from(&volume.path);
-            let source = check_allowed(&path, &settings).map_err(EngineError::from);
-            let source = source.and_then(|()| Source::open(&path).map_err(EngineError::Source));
-            let source = source.map_err(|error| error.without_path(&path, &part.label()))?;
+            let source = open_source(&path, &settings).map_err(|error| error.without_path(&path, &part.label()))?;
             opened.push((part, source, path));
         }
         self.reserve(job, &mut opened)?;

@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Settings;
+use super::{EngineError, Settings};
+use crate::source::Source;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
@@ -24,6 +25,12 @@ pub fn check_allowed(path: &Path, settings: &Settings) -> Result<(), PlaceError>
     }
     let roots: Vec<String> = settings.roots.iter().map(|root| root.display().to_string()).collect();
     Err(PlaceError::Outside { path: path.to_path_buf(), roots: roots.join(", ") })
+}
+
+/// Opens a registered disk to be read. The roots may have changed since it was registered.
+pub fn open_source(path: &Path, settings: &Settings) -> Result<Source, EngineError> {
+    check_allowed(path, settings)?;
+    Source::open(path).map_err(EngineError::Source)
 }
 
 /// `path` has no links left; the root may be one, such as /var/run.

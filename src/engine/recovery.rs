@@ -40,22 +40,16 @@ impl Engine {
 
     fn interrupt_restore(&self, job: &Job) -> Result<(), rusqlite::Error> {
         log::warn!("the restoration of backup {} was interrupted", job.backup_id.unwrap_or_default());
-        let reason = match Goal::read(&job.target) {
-            Some(Goal::Instance { id, .. }) => {
-                self.remove_new_files(id);
-                INTERRUPTED.to_string()
-            }
-            Some(Goal::Volume { id, fresh: true, .. }) => {
-                self.remove_new_file(id);
-                INTERRUPTED.to_string()
-            }
-            Some(Goal::Volume { .. }) => format!("{INTERRUPTED}; the volume is incomplete: restore to it once more"),
+        let goal = Goal::read(&job.target);
+        self.remove_half_written(goal.as_ref());
+        let reason = match goal {
+            Some(Goal::Volume { fresh: false, .. }) => format!("{INTERRUPTED}; the volume is incomplete: restore to it once more"),
             // Whether the file there is the one that was being made cannot be known any more, so it stays.
             Some(Goal::Path { path, .. }) => {
                 log::warn!("{} may be incomplete: restore over it once more, or remove it", path.display());
                 format!("{INTERRUPTED}; the target may be incomplete: restore over it once more, or remove it")
             }
-            None => INTERRUPTED.to_string(),
+            _ => INTERRUPTED.to_string(),
         };
         self.db.write(|tx| restore::fail(tx, job, &reason, None))
     }

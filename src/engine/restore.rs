@@ -173,16 +173,21 @@ impl Engine {
     /// The backup is Ready again (its data is fine) unless `corrupt` says that it is not; what was being made is Erred.
     pub(super) fn fail_restore(&self, job: &Job, reason: &str, corrupt: Option<&str>) {
         let goal = Goal::read(&job.target);
-        match goal {
-            Some(Goal::Instance { id, .. }) => self.remove_new_files(id),
-            Some(Goal::Volume { id, fresh: true, .. }) => self.remove_new_file(id),
-            _ => {}
-        }
+        self.remove_half_written(goal.as_ref());
         self.write_down("record a failed restoration", |tx| fail(tx, job, reason, corrupt));
         if let Some(Goal::Path { task, .. }) = goal
             && let Some(task) = self.tasks.get(task)
         {
             task.finish(Err(reason.to_string()));
+        }
+    }
+
+    /// Half-written files of a restore that failed would only fill the disk.
+    pub(super) fn remove_half_written(&self, goal: Option<&Goal>) {
+        match goal {
+            Some(Goal::Instance { id, .. }) => self.remove_new_files(*id),
+            Some(Goal::Volume { id, fresh: true, .. }) => self.remove_new_file(*id),
+            _ => {}
         }
     }
 
@@ -193,8 +198,7 @@ impl Engine {
         }
     }
 
-    /// Half-written files of a restore that failed would only fill the disk.
-    pub(super) fn remove_new_files(&self, instance_id: i64) {
+    fn remove_new_files(&self, instance_id: i64) {
         match self.db.read(|c| volumes::of_instance(c, instance_id)) {
             Ok(new) => remove_files(&new),
             Err(error) => super::log_catalog("find the files of a failed restoration", &error),
@@ -264,37 +268,39 @@ pub fn remove_files(gone: &[Volume]) {
 pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str, corrupt: Option<&str>) -> rusqlite::Result<()> {
     let now = clock::now_ms();
     let backup_id = job.backup_id.unwrap_or_default();
-    if let Some(Goal::Instance { id, .. }) = Goal::read(&job.target) {
-        instances::set_state(tx, id, InstanceState::Erred, reason)?;
-        for volume in volumes::of_instance(tx, id)? {
-            volumes::set_state(tx, volume.id, VolumeState::ErrorRestoring, reason, now)?;
+    let mut told = reason.to_string();
+    match Goal::read(&job.target) {
+        Some(Goal::Instance { id, .. }) => {
+            instances::set_state(tx, id, InstanceState::Erred, reason)?;
+            for volume in volumes::of_instance(tx, id)? {
+                volumes::set_state(tx, volume.id, VolumeState::ErrorRestoring, reason, now)?;
+            }
         }
+        Some(Goal::Volume { id, .. }) => fail_volume(tx, id, reason, now)?,
+        // Everybody who sees the backup sees its events; where on the host an administrator restores to is not theirs to know.
+        Some(Goal::Path { path, .. }) => told = reason.replace(&path.display().to_string(), "the target"),
+        None => {}
     }
-    if let Some(Goal::Volume { id, .. }) = Goal::read(&job.target)
-        && let Some(volume) = volumes::by_id(tx, id)?
-    {
-        // One that was to be made is in error, like one that an administrator ended the restore of (Cinder contract 6.2).
-        let state = match volume.state {
-            VolumeState::Creating => VolumeState::Error,
-            _ if reason == CANCELLED => VolumeState::Error,
-            _ => VolumeState::ErrorRestoring,
-        };
-        volumes::set_state(tx, id, state, reason, now)?;
-        orders::log_volume(tx, &volume, "resource_volume_restoration_failed", Severity::Error, || {
-            format!("Volume {} could not be restored: {reason}", volume.title())
-        })?;
-    }
-    // Everybody who sees the backup sees its events; where on the host an administrator restores to is not theirs to know.
-    let told = match Goal::read(&job.target) {
-        Some(Goal::Path { path, .. }) => reason.replace(&path.display().to_string(), "the target"),
-        _ => reason.to_string(),
-    };
     release(tx, job, "resource_backup_restoration_failed", Severity::Error, Some(&told))?;
     match corrupt {
         Some(finding) => backups::mark_corrupt(tx, backup_id, finding)?,
         None => backups::set_fail_reason(tx, backup_id, &told)?,
     }
     Ok(())
+}
+
+fn fail_volume(tx: &Transaction, id: i64, reason: &str, now: i64) -> rusqlite::Result<()> {
+    let Some(volume) = volumes::by_id(tx, id)? else { return Ok(()) };
+    // One that was to be made is in error, like one that an administrator ended the restore of (Cinder contract 6.2).
+    let state = match volume.state {
+        VolumeState::Creating => VolumeState::Error,
+        _ if reason == CANCELLED => VolumeState::Error,
+        _ => VolumeState::ErrorRestoring,
+    };
+    volumes::set_state(tx, id, state, reason, now)?;
+    orders::log_volume(tx, &volume, "resource_volume_restoration_failed", Severity::Error, || {
+        format!("Volume {} could not be restored: {reason}", volume.title())
+    })
 }
 
 /// The backup is as it was before the restore; one that was given another state meanwhile keeps that.

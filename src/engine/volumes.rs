@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::Transaction;
 
-use super::places::check_allowed;
+use super::places::open_source;
 use super::restore::{make_private_directory, remove_files};
 use super::{Engine, EngineError, Running, orders};
 use crate::catalog::events::Severity;
@@ -44,8 +44,7 @@ impl Engine {
         let source = self.db.read(|c| volumes::by_id(c, job.source_id.unwrap_or_default()))?;
         let source = source.ok_or_else(|| EngineError::Told("the source volume is no longer registered".into()))?;
         let path = Path::new(&source.path);
-        let opened = check_allowed(path, &self.settings()).map_err(EngineError::from).and_then(|()| Source::open(path).map_err(EngineError::Source));
-        let from = opened.map_err(|error| error.without_path(path, &source.label()))?;
+        let from = open_source(path, &self.settings()).map_err(|error| error.without_path(path, &source.label()))?;
         if from.size() > volume.size as u64 {
             return Err(EngineError::Told(format!("{} has become larger than the new volume", source.label())));
         }

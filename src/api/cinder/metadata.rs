@@ -8,17 +8,24 @@ use serde_json::{Value, json};
 use super::body;
 use super::context::{CinderResult, Context};
 use super::error::CinderError;
-use crate::catalog::{volume_backups, volumes};
+use crate::catalog::volume_backups::{self, VolumeBackup};
+use crate::catalog::volumes::{self, Volume};
 use crate::clock;
 use crate::http::Response;
 
 pub type Labels = BTreeMap<String, String>;
 
-/// What has labels.
+/// Which kind of thing has labels.
 #[derive(Clone, Copy)]
 pub enum Owner {
     Volume,
     Snapshot,
+}
+
+/// One thing that has labels.
+enum Owned {
+    Volume(Volume),
+    Snapshot(VolumeBackup),
 }
 
 /// Labels as they are stored.
@@ -27,39 +34,43 @@ pub fn parse(text: &str) -> Labels {
 }
 
 impl Owner {
-    fn labels(self, context: &Context, c: &Connection, id: &str) -> Result<Labels, CinderError> {
-        Ok(parse(&match self {
-            Owner::Volume => context.volume(c, id)?.labels,
-            Owner::Snapshot => context.snapshot(c, id)?.labels,
-        }))
+    fn find(self, context: &Context, c: &Connection, id: &str) -> Result<Owned, CinderError> {
+        Ok(match self {
+            Owner::Volume => Owned::Volume(context.volume(c, id)?),
+            Owner::Snapshot => Owned::Snapshot(context.snapshot(c, id)?),
+        })
+    }
+}
+
+impl Owned {
+    fn labels(&self) -> Labels {
+        parse(match self {
+            Owned::Volume(volume) => &volume.labels,
+            Owned::Snapshot(snapshot) => &snapshot.labels,
+        })
     }
 
-    fn set_labels(self, context: &Context, tx: &Transaction, id: &str, labels: &Labels) -> Result<(), CinderError> {
+    fn set_labels(&self, tx: &Transaction, labels: &Labels) -> rusqlite::Result<()> {
         let (text, now) = (json!(labels).to_string(), clock::now_ms());
         match self {
-            Owner::Volume => {
-                let volume = context.volume(tx, id)?;
-                volumes::set_texts(tx, volume.id, &volume.name, volume.description.as_deref(), &text, now)?;
-            }
-            Owner::Snapshot => {
-                let snapshot = context.snapshot(tx, id)?;
-                volume_backups::set_texts(tx, &snapshot, snapshot.title.as_deref(), snapshot.description.as_deref(), &text, now)?;
+            Owned::Volume(volume) => volumes::set_texts(tx, volume.id, &volume.name, volume.description.as_deref(), &text, now),
+            Owned::Snapshot(snapshot) => {
+                volume_backups::set_texts(tx, snapshot, snapshot.title.as_deref(), snapshot.description.as_deref(), &text, now)
             }
         }
-        Ok(())
     }
 }
 
 pub fn route(context: &Context, owner: Owner, method: &str, id: &str, rest: &[&str]) -> CinderResult {
     match (method, rest) {
         ("GET", []) => context.read(|c| {
-            let labels = owner.labels(context, c, id)?;
+            let labels = owner.find(context, c, id)?.labels();
             Ok(answer(context, &labels, &json!({"metadata": labels})))
         }),
         ("POST", []) => set_all(context, owner, id, true),
         ("PUT", []) => set_all(context, owner, id, false),
         ("GET", [key]) => context.read(|c| {
-            let labels = owner.labels(context, c, id)?;
+            let labels = owner.find(context, c, id)?.labels();
             let value = labels.get(*key).ok_or_else(|| no_such(key))?;
             Ok(answer(context, &labels, &json!({"meta": {*key: value}})))
         }),
@@ -127,14 +138,15 @@ fn change(
     change: impl FnOnce(&mut Labels) -> Result<(), CinderError>,
 ) -> Result<Labels, CinderError> {
     context.write(|tx| {
-        let mut labels = owner.labels(context, tx, id)?;
+        let owned = owner.find(context, tx, id)?;
+        let mut labels = owned.labels();
         context.member_only()?;
         let expected = context.request.header("if-match").filter(|_| context.since(15)).map(|mark| mark.trim_matches('"'));
         if expected.is_some_and(|expected| expected != "*" && expected != etag(&labels)) {
             return Err(CinderError::precondition_failed());
         }
         change(&mut labels)?;
-        owner.set_labels(context, tx, id, &labels)?;
+        owned.set_labels(tx, &labels)?;
         Ok(labels)
     })
 }
