@@ -4,8 +4,8 @@ import pytest
 
 from engine.faults import inject
 from helpers.api import ok
-from helpers.cinder import NOBODY, CinderLab, assert_restored, assert_same_disk, empty, fault, fill, slow_writes
-from helpers.daemon import slow_reads
+from helpers.cinder import NOBODY, CinderLab, assert_restored, assert_same_disk, empty, fault, fill
+from helpers.daemon import slow_reads, slow_writes
 from helpers.disks import MIB, assert_same_bytes
 from helpers.wait import wait_for
 
@@ -147,13 +147,10 @@ def test_dependants_forbid_it(lab):
 
 
 @pytest.fixture
-def slow(start_daemon):
+def slow(braked):
     """Reading slow.img and writing to target.img take seconds."""
     def start(wrapper, name, size=16 * MIB):
-        daemon = start_daemon("[engine]\njobs = 4", start=False)
-        daemon.wrapper = wrapper(daemon.root / name, "300ms")
-        daemon.start()
-        lab = CinderLab(daemon)
+        lab = braked(wrapper, name, config="[engine]\njobs = 4")
         lab.slow = lab.registered(size, name)
         return lab
     return start
@@ -274,12 +271,9 @@ def test_reset_stops_a_restore_to_a_new_volume(start_daemon, way):
     assert_same_disk(lab.path(source), lab.path(lab.member.restore(backup)))
 
 
-def test_what_waits_for_its_turn_can_be_stopped(start_daemon):
+def test_what_waits_for_its_turn_can_be_stopped(braked):
     """A create and a restore that have not begun yet: they go at once, without waiting for the job before them."""
-    daemon = start_daemon("[engine]\njobs = 1", start=False)
-    daemon.wrapper = slow_reads(daemon.root / "slow.img", "500ms")
-    daemon.start()
-    lab = CinderLab(daemon)
+    lab = braked(slow_reads, "slow.img", delay="500ms", config="[engine]\njobs = 1")
     ready, volume, target = lab.member.backup(lab.filled()), lab.filled(), lab.filled()
     slow = lab.member.create(lab.registered(32 * MIB, "slow.img"))
     waiting = lab.member.create(volume)

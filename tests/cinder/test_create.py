@@ -228,12 +228,9 @@ def test_host_attachment_is_in_use(lab):
     lab.member.backup(volume)
 
 
-def test_one_backup_of_a_volume_at_a_time(start_daemon):
+def test_one_backup_of_a_volume_at_a_time(braked):
     """Cinder contract 1.1, 6.2: it is backing-up meanwhile, and then what it was; force changes nothing."""
-    daemon = start_daemon(start=False)
-    daemon.wrapper = slow_reads(daemon.root / "slow.img", "300ms")
-    daemon.start()
-    lab = CinderLab(daemon)
+    lab = braked(slow_reads, "slow.img")
     volume = lab.registered(8 * MIB, "slow.img")
     first = lab.member.create(volume)
     shown = lab.member.show(first)
@@ -247,12 +244,9 @@ def test_one_backup_of_a_volume_at_a_time(start_daemon):
     assert lab.member.ids() == [first["id"]]
 
 
-def test_snapshot_that_is_not_ready(start_daemon):
+def test_snapshot_that_is_not_ready(braked):
     """Cinder contract 1.1: a snapshot in any state but available is refused; so is the volume that is being read for it."""
-    daemon = start_daemon(start=False)
-    daemon.wrapper = slow_reads(daemon.root / "slow.img", "300ms")
-    daemon.start()
-    lab = CinderLab(daemon)
+    lab = braked(slow_reads, "slow.img")
     volume = lab.registered(8 * MIB, "slow.img")
     snapshot = ok(lab.admin.post("/snapshots", {"snapshot": {"volume_id": volume["id"]}}), 202)["snapshot"]
     assert ok(lab.admin.get(f"/snapshots/{snapshot['id']}"))["snapshot"]["status"] == "creating"

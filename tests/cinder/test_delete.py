@@ -58,12 +58,9 @@ def test_a_failed_backup_can_be_deleted(lab):
     lab.member.remove(backup)
 
 
-def test_one_that_is_being_made_or_restored_cannot(start_daemon):
+def test_one_that_is_being_made_or_restored_cannot(braked):
     """Cinder contract 1.6, 6.3."""
-    daemon = start_daemon(start=False)
-    daemon.wrapper = slow_reads(daemon.root / "slow.img", "300ms")
-    daemon.start()
-    lab = CinderLab(daemon)
+    lab = braked(slow_reads, "slow.img")
     backup = lab.member.create(lab.registered(8 * MIB, "slow.img"))
     fault(lab.member.delete(f"/backups/{backup['id']}"), 400)
     assert lab.member.status(backup) == "creating"

@@ -9,7 +9,7 @@ import pytest
 
 from helpers.api import ok
 from helpers.cinder import (
-    MAX, NOBODY, UUID, Cinder, CinderLab, assert_common_headers, empty, fault, over_quota, parse, plain,
+    MAX, NOBODY, UUID, Cinder, CinderLab, assert_common_headers, empty, fault, over_quota, moment, plain,
 )
 
 LIMIT = 114_688
@@ -294,7 +294,7 @@ def test_time_stamps_have_no_zone(shared, volume):
     before = datetime.now(timezone.utc) - timedelta(seconds=1)
     backup = shared.admin.backup(volume)
     for shown in (backup, next(b for b in shared.admin.list() if b["id"] == backup["id"])):
-        created, updated, data = (parse(shown[key]) for key in ("created_at", "updated_at", "data_timestamp"))
+        created, updated, data = (moment(shown[key]) for key in ("created_at", "updated_at", "data_timestamp"))
         assert before <= created <= updated <= datetime.now(timezone.utc) + timedelta(seconds=1)
         assert data == created
 

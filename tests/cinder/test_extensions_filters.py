@@ -3,14 +3,9 @@
 import pytest
 
 from helpers.api import ok
-from helpers.cinder_volumes import LATEST, NOBODY, Cloud, fault
+from helpers.cinder_volumes import LATEST, NOBODY, fault
 
 ROLES = pytest.mark.parametrize("role", ["member", "reader", "admin"])
-
-
-@pytest.fixture(scope="module")
-def cloud(daemon):
-    return Cloud(daemon)
 
 
 @ROLES

@@ -7,14 +7,10 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from helpers.api import ok
-from helpers.cinder_volumes import LATEST, NOBODY, UUID, Cloud, fault, moment
+from helpers.cinder import UUID, moment
+from helpers.cinder_volumes import LATEST, NOBODY, Cloud, fault
 
 ROLES = pytest.mark.parametrize("role", ["member", "reader", "admin"])
-
-
-@pytest.fixture(scope="module")
-def cloud(daemon):
-    return Cloud(daemon)
 
 
 # -------------------------------------------------------------------- limits

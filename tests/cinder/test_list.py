@@ -3,7 +3,7 @@
 import pytest
 
 from helpers.api import local, ok, query_of
-from helpers.cinder import DETAIL, MAX, NOBODY, SUMMARY, Cinder, CinderLab, detail_keys, fault, parse
+from helpers.cinder import DETAIL, MAX, NOBODY, SUMMARY, Cinder, CinderLab, detail_keys, fault, moment
 
 COUNT = 25
 
@@ -157,7 +157,7 @@ def test_each_key_sorts(shared, many, key):
             sort_key=key, **({"sort_dir": suffix[1:]} if suffix else {})))
         shown = {"display_name": "name", "display_description": "description"}.get(key, key)
         if shown in many[0] and shown != "snapshot_id":
-            order = sorted(many, key=lambda b: (b[shown], parse(b["created_at"]), b["id"]), reverse=backwards)
+            order = sorted(many, key=lambda b: (b[shown], moment(b["created_at"]), b["id"]), reverse=backwards)
             assert ids(found) == ids(order)
         else:
             assert set(ids(found)) == set(ids(many))

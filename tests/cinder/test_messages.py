@@ -3,16 +3,12 @@
 import pytest
 
 from helpers.api import ok
-from helpers.cinder_volumes import LATEST, UUID, Cloud, fault, moment
+from helpers.cinder import UUID, moment
+from helpers.cinder_volumes import LATEST, Cloud, fault
 from helpers.wait import wait_for
 
 REQUIRED = {"id", "request_id", "message_level", "event_id", "created_at", "user_message"}
 OPTIONAL = {"links", "guaranteed_until", "resource_uuid", "resource_type"}
-
-
-@pytest.fixture(scope="module")
-def cloud(daemon):
-    return Cloud(daemon)
 
 
 @pytest.mark.parametrize("version", ["3.3", LATEST])

@@ -4,10 +4,9 @@ import pytest
 
 from helpers.api import ok
 from helpers.cinder import (
-    MAX, Cinder, CinderLab, assert_restored, assert_same_disk, dashed, detail_keys, fault, fill, keep, over_quota, plain,
-    slow_writes,
+    MAX, Cinder, assert_restored, assert_same_disk, dashed, detail_keys, fault, fill, keep, over_quota, plain,
 )
-from helpers.daemon import slow_reads
+from helpers.daemon import slow_reads, slow_writes
 from helpers.disks import MIB, assert_same_bytes
 from helpers.lab import BACKUPS
 from helpers.wait import wait_for
@@ -72,12 +71,9 @@ def test_parts_go_with_their_instance_backup_only(lab):
     assert lab.member.ids() == [] and lab.admin.usage()[:2] == (0, 0)
 
 
-def test_a_part_is_being_made_while_its_backup_is(start_daemon):
+def test_a_part_is_being_made_while_its_backup_is(braked):
     """The volume is backing-up: neither dialect begins a second backup of it in Cinder."""
-    daemon = start_daemon(start=False)
-    daemon.wrapper = slow_reads(daemon.root / "slow.img", "300ms")
-    daemon.start()
-    lab = CinderLab(daemon)
+    lab = braked(slow_reads, "slow.img")
     machine = lab.instance([lab.disk(8 * MIB, name="slow.img")])
     backup = lab.start_backup(machine)
     part, = of_volumes(lab, machine)
@@ -200,13 +196,10 @@ def test_both_dialects_share_the_stored_bytes(own):
 
 
 @pytest.fixture
-def slow(start_daemon):
+def slow(braked):
     """A machine whose only disk is slow to read or to write."""
     def start(wrapper, size=16 * MIB, delay="300ms"):
-        daemon = start_daemon("[engine]\njobs = 4", start=False)
-        daemon.wrapper = wrapper(daemon.root / "slow.img", delay)
-        daemon.start()
-        lab = CinderLab(daemon)
+        lab = braked(wrapper, "slow.img", delay, "[engine]\njobs = 4")
         lab.machine = lab.instance([lab.disk(size, name="slow.img")])
         lab.volume, = lab.volumes_of(lab.machine)
         return lab
@@ -281,12 +274,9 @@ def test_a_volume_at_work_is_not_forgotten(slow):
     assert len(lab.member.ids()) == 2
 
 
-def test_an_instance_backup_whose_part_is_being_restored(start_daemon):
+def test_an_instance_backup_whose_part_is_being_restored(braked):
     """It is busy for Waldur, too: a deletion or another restore does not pull its data away."""
-    daemon = start_daemon("[engine]\njobs = 4", start=False)
-    daemon.wrapper = slow_writes(daemon.root / "target.img", "300ms")
-    daemon.start()
-    lab = CinderLab(daemon)
+    lab = braked(slow_writes, "target.img", config="[engine]\njobs = 4")
     disk = lab.disk(16 * MIB)
     machine = lab.instance([disk, MIB])
     backup = lab.backup(machine)
@@ -432,18 +422,15 @@ def test_the_removal_of_an_instance_does_not_remove_a_volume_made_on_its_own(lab
     assert path.is_file() and lab.admin.wait_volume(volume)["attachments"] == []
 
 
-def test_a_volume_that_awaits_its_deletion_does_not_become_a_disk(start_daemon):
+def test_a_volume_that_awaits_its_deletion_does_not_become_a_disk(braked):
     """It would lose its file, and the end of its deletion would hold up every later one. Nor is it restored to."""
-    daemon = start_daemon(start=False)
-    daemon.wrapper = slow_reads(daemon.root / "slow.img", "300ms")
-    daemon.start()
-    lab = CinderLab(daemon)
+    lab = braked(slow_reads, "slow.img")
     other = lab.backup(lab.instance([8 * MIB]))
     volume = lab.registered(8 * MIB, "slow.img")
     backup = lab.member.create(volume)
     lab.admin.volume_action(volume, "os-force_delete")
     assert "only an available volume" in str(attach(lab, volume, 400))
-    over = {"backup": other["uuid"], "path": str(daemon.root / "slow.img"), "mode": "overwrite"}
+    over = {"backup": other["uuid"], "path": str(lab.d.root / "slow.img"), "mode": "overwrite"}
     assert "try again when it is available" in ok(lab.api.post("/ops/restores/", over), 409)["detail"]
     lab.admin.wait_volume_gone(volume)
     lab.member.wait_rest(backup)

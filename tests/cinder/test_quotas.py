@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from helpers.api import ok
-from helpers.cinder_volumes import GIB, LATEST, QUOTAS, Cloud, fault, over
+from helpers.cinder import GIB
+from helpers.cinder_volumes import LATEST, QUOTAS, Cloud, fault, over
 from helpers.lab import QUOTAS as WALDUR_QUOTAS
 
 UNLIMITED = dict.fromkeys(QUOTAS, -1)

@@ -8,9 +8,10 @@ import pytest
 
 from helpers.api import ok
 from helpers.cinder import (
-    GIB, MAX, NOBODY, CinderLab, assert_restored, assert_same_disk, differs, fault, fill, keep, over_quota, plain, punch,
-    slow_writes, zero,
+    GIB, MAX, NOBODY, CinderLab, assert_restored, assert_same_disk, differs, fault, fill, keep, over_quota, plain,
+    punch, zero,
 )
+from helpers.daemon import slow_writes
 from helpers.disks import MIB, allocated, assert_same_bytes
 
 
@@ -225,12 +226,9 @@ def test_quota_of_volumes(lab):
     assert lab.admin.usage()[2:] == (2, 4)
 
 
-def test_one_restore_of_a_backup_at_a_time(start_daemon):
+def test_one_restore_of_a_backup_at_a_time(braked):
     """Cinder contract 6.2, 6.3: restoring and restoring-backup meanwhile; a second one, a delete and an export are refused."""
-    daemon = start_daemon("[engine]\njobs = 4", start=False)
-    daemon.wrapper = slow_writes(daemon.root / "target.img", "500ms")
-    daemon.start()
-    lab = CinderLab(daemon)
+    lab = braked(slow_writes, "target.img", delay="500ms", config="[engine]\njobs = 4")
     source, target = lab.registered(4 * MIB), lab.registered(4 * MIB, "target.img")
     backup = lab.member.backup(source)
     lab.member.start_restore(backup, volume_id=target["id"])

@@ -2,21 +2,16 @@
 
 import pytest
 
-from helpers.api import local, ok, query_of
+from helpers.api import HEX32, local, ok, query_of
+from helpers.cinder import GIB, UUID, dashed, empty, moment
 from helpers.cinder_volumes import (
-    FALSE, GIB, HEX32, LATEST, NOBODY, SNAPSHOT_SUMMARY, TRUE, UUID, Cloud, content, dashed, empty, fault, moment,
-    scribble, snapshot_keys,
+    FALSE, LATEST, NOBODY, SNAPSHOT_SUMMARY, TRUE, Cloud, content, fault, scribble, snapshot_keys,
 )
 from helpers.daemon import slow_reads
 from helpers.disks import MIB, make_raw
 from helpers.wait import wait_for
 
 VERSIONS = ["3.0", "3.13", "3.14", "3.40", "3.41", "3.64", "3.65", "3.71"]
-
-
-@pytest.fixture(scope="module")
-def cloud(daemon):
-    return Cloud(daemon)
 
 
 @pytest.fixture(scope="module")

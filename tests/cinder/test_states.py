@@ -7,33 +7,20 @@ import pytest
 
 from engine.faults import inject
 from helpers.api import ok
-from helpers.cinder import CinderLab, assert_restored, assert_same_disk, empty, fault, fill, keep, slow_writes
-from helpers.daemon import slow_reads
+from helpers.cinder import CinderLab, assert_restored, assert_same_disk, empty, fault, fill, keep
+from helpers.daemon import slow_reads, slow_writes
 from helpers.disks import MIB, assert_same_bytes
 from helpers.wait import wait_for
 
 
 @pytest.fixture
-def slow(start_daemon):
+def slow(braked):
     """A daemon on which reading slow.img and writing to target.img takes seconds."""
     def start(wrapper, name, size=16 * MIB):
-        daemon = start_daemon("shutdown_deadline_s = 1\n[engine]\njobs = 4", start=False)
-        daemon.wrapper = wrapper(daemon.root / name, "500ms")
-        daemon.start()
-        lab = CinderLab(daemon)
+        lab = braked(wrapper, name, delay="500ms", config="shutdown_deadline_s = 1\n[engine]\njobs = 4")
         lab.slow = lab.registered(size, name) if size else None
         return lab
     return start
-
-
-def interrupt(lab, how):
-    """Ends the daemon and starts it without the brake."""
-    if how == "kill":
-        lab.d.kill()
-    else:
-        assert lab.d.stop() == 0
-    lab.d.wrapper = []
-    lab.d.start()
 
 
 # -------------------------------------------------------------------- what an observer sees
@@ -184,7 +171,7 @@ def test_restart_while_creating(slow, how):
     lab = slow(slow_reads, "slow.img")
     backup = lab.member.create(lab.slow)
     assert lab.member.status(backup) == "creating" and lab.member.volume(lab.slow)["status"] == "backing-up"
-    interrupt(lab, how)
+    lab.d.interrupt(how)
     after = lab.member.show(backup)
     assert after["status"] == "error" and "interrupt" in after["fail_reason"].lower()
     assert lab.member.volume(lab.slow)["status"] == "available"
@@ -202,7 +189,7 @@ def test_restart_while_creating_of_a_volume_in_use(slow):
     lab.admin.volume_action(lab.slow, "os-attach", {"host_name": "h", "mountpoint": "/m"})
     lab.member.create(lab.slow, force=True)
     assert lab.member.volume(lab.slow)["status"] == "backing-up"
-    interrupt(lab, "kill")
+    lab.d.interrupt("kill")
     assert lab.member.volume(lab.slow)["status"] == "in-use"
 
 
@@ -215,7 +202,7 @@ def test_restart_while_creating_of_a_running_machine_s_volume(slow):
     assert volume["status"] == "in-use"
     lab.member.create(volume, force=True)
     assert lab.member.volume(volume)["status"] == "backing-up"
-    interrupt(lab, "kill")
+    lab.d.interrupt("kill")
     assert lab.member.volume(volume)["status"] == "in-use"
     assert lab.get(machine)["state"] == "Online"
 
@@ -226,7 +213,7 @@ def test_restart_while_an_incremental_one_is_made(slow):
     parent = lab.member.backup(lab.slow)
     fill(lab.path(lab.slow), [(0, 4 * MIB)])
     child = lab.member.create(lab.slow, incremental=True)
-    interrupt(lab, "kill")
+    lab.d.interrupt("kill")
     after = lab.member.show(child)
     assert (after["status"], after["is_incremental"]) == ("error", True)
     fault(lab.member.delete(f"/backups/{parent['id']}"), 400)
@@ -245,7 +232,7 @@ def test_restart_while_restoring_to_an_existing_volume(slow, how):
     backup = lab.member.backup(source)
     lab.member.start_restore(backup, volume_id=lab.slow["id"])
     lab.member.wait_volume(lab.slow, "restoring-backup")
-    interrupt(lab, how)
+    lab.d.interrupt(how)
     assert lab.member.status(backup) == "available"
     assert lab.member.volume(lab.slow)["status"] == "error_restoring"
     lab.admin.volume_action(lab.slow, "os-reset_status", {"status": "available"})
@@ -293,7 +280,7 @@ def test_restart_after_a_forced_deletion_of_a_running_create(slow):
     lab = slow(slow_reads, "slow.img")
     backup = lab.member.create(lab.slow)
     lab.admin.force_delete(backup)
-    interrupt(lab, "kill")
+    lab.d.interrupt("kill")
     lab.member.wait_gone(backup)
     lab.member.wait_volume(lab.slow)
     assert lab.admin.usage()[:2] == (0, 0)
@@ -305,20 +292,17 @@ def test_restart_after_a_reset_of_a_running_restore(slow):
     lab.member.start_restore(backup, volume_id=lab.slow["id"])
     lab.member.wait(backup, "restoring")
     lab.admin.reset(backup, "available")
-    interrupt(lab, "kill")
+    lab.d.interrupt("kill")
     assert lab.member.status(backup) == "available"
     assert lab.member.volume(lab.slow)["status"] in ("error", "error_restoring")
 
 
-def test_what_waits_for_its_turn_is_not_lost_silently(start_daemon):
+def test_what_waits_for_its_turn_is_not_lost_silently(braked):
     """Backups that had not begun when the daemon was killed."""
-    daemon = start_daemon("[engine]\njobs = 1", start=False)
-    daemon.wrapper = slow_reads(daemon.root / "slow.img", "500ms")
-    daemon.start()
-    lab = CinderLab(daemon)
+    lab = braked(slow_reads, "slow.img", delay="500ms", config="[engine]\njobs = 1")
     volumes = [lab.registered(8 * MIB, "slow.img"), *(lab.filled() for _ in range(3))]
     backups = [lab.member.create(v) for v in volumes]
-    interrupt(lab, "kill")
+    lab.d.interrupt("kill")
     for backup, volume in zip(backups, volumes, strict=True):
         after = lab.member.wait_rest(backup)
         assert after["status"] == "available" or after["status"] == "error" and after["fail_reason"]

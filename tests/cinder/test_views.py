@@ -3,7 +3,7 @@
 import pytest
 
 from helpers.api import ok
-from helpers.cinder import MAX, SUMMARY, TIME, UUID, CinderLab, decode, detail_keys, encode
+from helpers.cinder import MAX, SUMMARY, TIME, UUID, decode, detail_keys, encode
 from helpers.daemon import slow_reads
 from helpers.disks import MIB
 
@@ -117,12 +117,9 @@ def test_user_is_who_made_it(shared, volume):
     assert shown["user_id"] != shared.admin.show(shared.admin.backup(volume))["user_id"]
 
 
-def test_view_while_creating(start_daemon):
+def test_view_while_creating(braked):
     """Cinder contract 2.2: sizes at once, objects when finished; no key is missing meanwhile."""
-    daemon = start_daemon(start=False)
-    daemon.wrapper = slow_reads(daemon.root / "slow.img", "300ms")
-    daemon.start()
-    lab = CinderLab(daemon)
+    lab = braked(slow_reads, "slow.img")
     backup = lab.member.create(lab.registered(8 * MIB, "slow.img"), name="n")
     shown = lab.admin.show(backup)
     assert set(shown) == detail_keys(MAX, admin=True)

@@ -5,15 +5,9 @@ import os
 import pytest
 
 from helpers.api import ok
-from helpers.cinder_volumes import (
-    ATTACHMENT_KEYS, FALSE, GIB, NOBODY, TRUE, UUID, Cloud, content, empty, fault, moment, scribble,
-)
+from helpers.cinder import GIB, UUID, empty, moment
+from helpers.cinder_volumes import ATTACHMENT_KEYS, FALSE, NOBODY, TRUE, content, fault, scribble
 from helpers.disks import MIB
-
-
-@pytest.fixture(scope="module")
-def cloud(daemon):
-    return Cloud(daemon)
 
 
 @pytest.fixture(scope="module")

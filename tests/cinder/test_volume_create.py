@@ -6,14 +6,10 @@ import stat
 import pytest
 
 from helpers.api import ok
-from helpers.cinder_volumes import GIB, LATEST, NOBODY, Cloud, content, fault, scribble
+from helpers.cinder import GIB
+from helpers.cinder_volumes import LATEST, NOBODY, Cloud, content, fault, scribble
 from helpers.disks import MIB, allocated
 from helpers.wait import wait_for
-
-
-@pytest.fixture(scope="module")
-def cloud(daemon):
-    return Cloud(daemon)
 
 
 def sizes_are(cloud, volume, gigabytes):

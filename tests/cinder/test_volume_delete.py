@@ -3,13 +3,9 @@
 import pytest
 
 from helpers.api import ok
-from helpers.cinder_volumes import LATEST, NOBODY, Cloud, content, empty, fault
+from helpers.cinder import empty
+from helpers.cinder_volumes import LATEST, NOBODY, content, fault
 from helpers.wait import wait_for
-
-
-@pytest.fixture(scope="module")
-def cloud(daemon):
-    return Cloud(daemon)
 
 
 @pytest.mark.parametrize("version", ["3.0", LATEST])

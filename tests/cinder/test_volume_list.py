@@ -5,7 +5,8 @@ import urllib.parse
 import pytest
 
 from helpers.api import local, ok, query_of
-from helpers.cinder_volumes import LATEST, NOBODY, Cloud, fault, moment
+from helpers.cinder import moment
+from helpers.cinder_volumes import LATEST, NOBODY, Cloud, fault
 from helpers.disks import MIB
 
 

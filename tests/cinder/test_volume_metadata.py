@@ -6,12 +6,8 @@ That of a snapshot follows the same rules.
 import pytest
 
 from helpers.api import ok
-from helpers.cinder_volumes import LATEST, NOBODY, Cloud, empty, fault
-
-
-@pytest.fixture(scope="module")
-def cloud(daemon):
-    return Cloud(daemon)
+from helpers.cinder import empty
+from helpers.cinder_volumes import LATEST, NOBODY, fault
 
 
 @pytest.fixture(scope="module")

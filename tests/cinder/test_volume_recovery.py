@@ -6,7 +6,8 @@ import os
 import pytest
 
 from helpers.api import ok
-from helpers.cinder_volumes import Cloud, content, dashed, empty, fault
+from helpers.cinder import dashed, empty
+from helpers.cinder_volumes import Cloud, content, fault
 from helpers.daemon import slow_reads
 from helpers.disks import MIB, make_raw
 from helpers.wait import wait_for

@@ -4,19 +4,13 @@ import socket
 
 import pytest
 
-from helpers.api import ok
-from helpers.cinder_volumes import (
-    ATTACHMENT_KEYS, GIB, HEX32, LATEST, NOBODY, UUID, Cloud, dashed, fault, moment, volume_keys,
-)
+from helpers.api import HEX32, ok
+from helpers.cinder import GIB, UUID, dashed, moment
+from helpers.cinder_volumes import ATTACHMENT_KEYS, LATEST, NOBODY, fault, volume_keys
 from helpers.disks import MIB
 
 # The versions in which the view changes, and those before them (Cinder contract 3.3).
 VERSIONS = ["3.0", "3.12", "3.13", "3.20", "3.21", "3.47", "3.48", "3.60", "3.61", "3.62", "3.63", "3.64", "3.65", "3.69", "3.71"]
-
-
-@pytest.fixture(scope="module")
-def cloud(daemon):
-    return Cloud(daemon)
 
 
 @pytest.fixture(scope="module")

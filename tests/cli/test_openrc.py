@@ -9,7 +9,7 @@ import pytest
 from cli.test_cli import Host
 from helpers.api import ok
 from helpers.keystone import Keystone, by_credential, by_password, project_scope, refused
-from helpers.lab import PASSWORD, PROJECTS, Lab
+from helpers.lab import PASSWORD
 
 SHELLS = ["bash", "dash"]
 

@@ -7,7 +7,6 @@ import uuid
 import pytest
 
 from helpers import ext4
-from helpers.cloud import Cloud
 
 
 class Cinder:
@@ -32,16 +31,6 @@ def table(text):
     """The rows of a printed table as dictionaries."""
     lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line.startswith("|")]
     return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
-
-
-@pytest.fixture(scope="module")
-def cloud(daemon):
-    return Cloud(daemon)
-
-
-@pytest.fixture
-def project(cloud):
-    return cloud.project(f"project-{uuid.uuid4().hex[:6]}")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import uuid
 import pytest
 
 from helpers import ext4
-from helpers.cloud import PASSWORD, Cloud
+from helpers.cloud import PASSWORD
 from helpers.wait import wait_for
 
 # No zone, and a fraction that may be short.
@@ -33,11 +33,6 @@ def curl(*arguments, code=None):
     answer = Answer(done.stdout.decode().replace("\r\n", "\n"))
     assert code is None or answer.status == code, f"curl {' '.join(arguments)}: wanted {code}, got {answer.status}: {answer.text}"
     return answer
-
-
-@pytest.fixture(scope="module")
-def cloud(daemon):
-    return Cloud(daemon)
 
 
 class Curl:
@@ -87,8 +82,7 @@ class Curl:
 
 
 @pytest.fixture
-def member(cloud):
-    project = cloud.project(f"project-{uuid.uuid4().hex[:6]}")
+def member(cloud, project):
     return Curl(cloud.user(f"member-{project}", project, "member"))
 
 

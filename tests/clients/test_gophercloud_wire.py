@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from helpers.cloud import Cloud, plain
+from helpers.cloud import plain
 
 # The layouts of its decoders: a time of the API must have no zone, one inside a record must have one.
 API_TIME = "%Y-%m-%dT%H:%M:%S.%f"
@@ -16,11 +16,6 @@ API_TIME = "%Y-%m-%dT%H:%M:%S.%f"
 def api_time(text):
     """Fails as Go's time.Parse does with the layout `2006-01-02T15:04:05.999999`, whose fraction may be missing."""
     return datetime.strptime(text if "." in text else text + ".0", API_TIME)
-
-
-@pytest.fixture(scope="module")
-def cloud(daemon):
-    return Cloud(daemon)
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,7 @@ import subprocess
 
 import pytest
 
-from helpers.cloud import PASSWORD, Cloud
-
-
-@pytest.fixture(scope="module")
-def cloud(daemon):
-    return Cloud(daemon)
+from helpers.cloud import PASSWORD
 
 
 def sourced(account, arguments, command, input="", **env):

@@ -1,12 +1,10 @@
 """A tour with `openstack`, logged in by password and by token. Application credentials are in test_openrc.py."""
 
 import json
-import uuid
 
 import pytest
 
 from helpers import ext4
-from helpers.cloud import Cloud
 
 
 class Openstack:
@@ -23,16 +21,6 @@ class Openstack:
 
     def json(self, *arguments):
         return json.loads(self(*arguments, "-f", "json"))
-
-
-@pytest.fixture(scope="module")
-def cloud(daemon):
-    return Cloud(daemon)
-
-
-@pytest.fixture
-def project(cloud):
-    return cloud.project(f"project-{uuid.uuid4().hex[:6]}")
 
 
 @pytest.fixture

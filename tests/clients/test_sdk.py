@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.cloud import PASSWORD, REGION, Cloud
+from helpers.cloud import PASSWORD, REGION
 
 HERE = Path(__file__).resolve().parent
 
@@ -14,11 +14,6 @@ CLOUD = """
             user_domain_name: Default, project_domain_name: Default}}
     region_name: {region}
 """
-
-
-@pytest.fixture(scope="module")
-def cloud(daemon):
-    return Cloud(daemon)
 
 
 @pytest.mark.parametrize("part", ["data", "words"])

@@ -49,7 +49,7 @@ def plain(value):
     return value.replace("-", "")
 
 
-def parse(text):
+def moment(text):
     """A time stamp of the API, which is UTC without saying so."""
     assert TIME.match(text), text
     return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
@@ -309,17 +309,21 @@ def encode(record):
     return base64.b64encode(json.dumps(record, indent=1, sort_keys=True).encode()).decode()
 
 
-class CinderLab(Lab):
-    """A Lab whose project has a Cinder face. `admin` is staff, `member` an ordinary user of the project."""
+class RoleLab(Lab):
+    """A Lab whose project has a Cinder face, and clients in the contract's three roles (0.3): `admin` is staff, `member` and
+    `reader` are users of this project and of no other. `connect` makes a client of a token for a project."""
 
     def __init__(self, daemon):
         super().__init__(daemon)
         self._clients = {}
 
+    def connect(self, token, project):
+        raise NotImplementedError
+
     @property
     def admin(self):
         if "staff" not in self._clients:
-            self._clients["staff"] = Cinder(self.d, self.project["uuid"], self.d.token)
+            self._clients["staff"] = self.staff()
         return self._clients["staff"]
 
     @property
@@ -330,19 +334,33 @@ class CinderLab(Lab):
     def reader(self):
         return self.client("reader")
 
+    def staff(self, project=None):
+        return self.connect(self.d.token, (project or self.project)["uuid"])
+
     def client(self, role, project=None):
         """A client for a user with a project role (Waldur's name: admin, manager, reader), one for each role and project."""
         project = project or self.project
         key = role, project["uuid"]
         if key not in self._clients:
-            self._clients[key] = Cinder(self.d, project["uuid"], self.user(role, project).token)
+            self._clients[key] = self.connect(self.user(role, project).token, project["uuid"])
         return self._clients[key]
 
-    # ---------------------------------------------------------------- disks
+    def record(self, volume):
+        """What the administrator of the host sees of a volume."""
+        return ok(self.api.get(f"/ops/volumes/{plain(ident(volume))}/"))
 
     def path(self, volume):
         """Where a volume lies on this host."""
-        return Path(ok(self.api.get(f"/ops/volumes/{plain(ident(volume))}/"))["path"])
+        return Path(self.record(volume)["path"])
+
+
+class CinderLab(RoleLab):
+    """Shortcuts for tests of backups."""
+
+    def connect(self, token, project):
+        return Cinder(self.d, project, token)
+
+    # ---------------------------------------------------------------- disks
 
     def filled(self, size=1, extents=((0, MIB),), **fields):
         """A new volume with random bytes in these (offset, length) places."""
@@ -460,12 +478,3 @@ def assert_restored(source, copy):
     assert os.path.getsize(copy) >= os.path.getsize(source)
     at = differs(source, copy)
     assert at is None, f"{source} and {copy} differ at byte {at}"
-
-
-def slow_writes(path, delay="150ms"):
-    """A wrapper that makes each write to the file at `path` take `delay` longer, so that a restore to it lasts."""
-    calls = "write,pwrite64,writev,pwritev,pwritev2"
-    return [
-        "strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-P", str(path),
-        "-e", f"trace={calls}", "-e", f"inject={calls}:delay_enter={delay}",
-    ]

@@ -4,26 +4,17 @@ import copy
 import hashlib
 import os
 import random
-import re
-import uuid
-from datetime import datetime, timezone
-from pathlib import Path
 
 import requests
 
 from helpers.api import local, ok
+from helpers.cinder import RoleLab, dashed, empty, ident
 from helpers.disks import MIB
-from helpers.lab import USERS, Lab
 from helpers.wait import wait_for
 
-GIB = 1 << 30
 LATEST = "3.71"
 NOBODY = "11111111-2222-4333-8444-555555555555"
 
-UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
-HEX32 = re.compile(r"^[0-9a-f]{32}$")
-# Cinder contract 0.4: UTC without a zone.
-TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?$")
 # Cinder contract 0.2: the key of the error object follows from the code.
 FAULTS = {
     400: "badRequest", 403: "forbidden", 404: "itemNotFound", 405: "badMethod", 409: "conflictingRequest", 413: "overLimit",
@@ -98,25 +89,6 @@ def over(answer):
     assert answer.json()["overLimit"]["retryAfter"] == "0"
     assert answer.headers["Retry-After"] == "0"
     return message
-
-
-def empty(answer, code=202):
-    """A success without a body (Cinder contract 0.1)."""
-    assert ok(answer, code) is None
-    assert answer.headers["Content-Length"] == "0"
-
-
-def moment(text):
-    assert TIME.match(text), text
-    return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
-
-
-def ident(thing):
-    return thing if isinstance(thing, str) else thing["id"]
-
-
-def dashed(hex32):
-    return str(uuid.UUID(hex32))
 
 
 # ---------------------------------------------------------------- bytes
@@ -252,50 +224,18 @@ class Client:
         return {name: found[name]["in_use"] for name in QUOTAS}
 
 
-class Cloud(Lab):
-    """A Lab seen through Cinder: a project, and clients in the contract's three roles (0.3)."""
+class Cloud(RoleLab):
+    """Shortcuts for tests of volumes and snapshots."""
 
-    def __init__(self, daemon):
-        super().__init__(daemon)
-        self.clients = {}
-
-    def make(self, token, project):
+    def connect(self, token, project):
         return Client(self.d, token, project)
-
-    def client(self, role, project=None):
-        """A user with a role in a project, and in no other: admin, manager (a member in OpenStack's words) or reader."""
-        project = project or self.project
-        if (role, project["uuid"]) not in self.clients:
-            name = self.unique(role)
-            user = ok(self.api.post(USERS, {"username": name}), 201)
-            ok(self.api.post("/api/project-permissions/", {"project": project["url"], "user": user["url"], "role": role}), 201)
-            token = ok(self.api.post("/ops/tokens/", {"user": name, "name": "test"}), 201)["token"]
-            self.clients[role, project["uuid"]] = self.make(token, project["uuid"])
-        return self.clients[role, project["uuid"]]
-
-    def staff(self, project=None):
-        return self.make(self.d.token, (project or self.project)["uuid"])
-
-    @property
-    def admin(self):
-        if "admin" not in self.clients:
-            self.clients["admin"] = self.staff()
-        return self.clients["admin"]
-
-    @property
-    def member(self):
-        return self.client("manager")
-
-    @property
-    def reader(self):
-        return self.client("reader")
 
     @property
     def stranger(self):
         """A member of another project, through that project's URLs."""
-        if "elsewhere" not in self.clients:
-            self.clients["elsewhere"] = self.client("manager", self.new_project())
-        return self.clients["elsewhere"]
+        if "elsewhere" not in self._clients:
+            self._clients["elsewhere"] = self.client("manager", self.new_project())
+        return self._clients["elsewhere"]
 
     # ------------------------------------------------------------ volumes, snapshots, backups
 
@@ -314,14 +254,6 @@ class Cloud(Lab):
     def backup(self, volume, client=None, **fields):
         client = client or self.member
         return client.wait("backups", client.create("backups", volume_id=ident(volume), **fields))
-
-    def path(self, volume):
-        """Where a volume lies on this host."""
-        return Path(self.record(volume)["path"])
-
-    def record(self, volume):
-        """What the administrator of the host sees of a volume."""
-        return ok(self.api.get(f"/ops/volumes/{ident(volume).replace('-', '')}/"))
 
     def remove(self, kind, thing, client=None):
         client = client or self.member

@@ -232,6 +232,15 @@ class Daemon:
         if self.process is not None:
             self._reap()
 
+    def interrupt(self, how):
+        """Ends it by `kill` or `term`, and starts it without a wrapper."""
+        if how == "kill":
+            self.kill()
+        else:
+            assert self.stop() == 0
+        self.wrapper = []
+        self.start()
+
     def _reap(self):
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -306,13 +315,17 @@ def slow_reads(path, delay="150ms"):
     return _strace(path, f"delay_enter={delay}")
 
 
+def slow_writes(path, delay="150ms"):
+    """A wrapper that makes each write to the file at `path` take `delay` longer, so that a restore to it lasts."""
+    return _strace(path, f"delay_enter={delay}", calls="write,pwrite64,writev,pwritev,pwritev2")
+
+
 def failing_reads(path, when="1+", error="EIO"):
     """A wrapper that makes reads of the file at `path` fail: `when` counts them, as strace(1) says."""
     return _strace(path, f"error={error}:when={when}")
 
 
-def _strace(path, what):
-    calls = "read,pread64,readv,preadv,preadv2"
+def _strace(path, what, calls="read,pread64,readv,preadv,preadv2"):
     return [
         "strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-P", str(path),
         "-e", f"trace={calls}", "-e", f"inject={calls}:{what}",

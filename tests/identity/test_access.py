@@ -11,16 +11,6 @@ from helpers.keystone import TOKENS, Keystone, basic, by_credential, by_password
 from helpers.lab import PASSWORD, PROJECTS, USERS, Lab
 
 
-@pytest.fixture
-def key(daemon):
-    return Keystone(daemon)
-
-
-@pytest.fixture
-def ada(lab):
-    return lab.user("manager")
-
-
 def name(user):
     return user.user["username"]
 

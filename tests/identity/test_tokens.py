@@ -12,17 +12,6 @@ from helpers.keystone import (
 from helpers.lab import PASSWORD, PROJECTS, USERS, Lab
 
 
-@pytest.fixture
-def key(daemon):
-    return Keystone(daemon)
-
-
-@pytest.fixture
-def ada(lab):
-    """A member of the test's own project."""
-    return lab.user("manager")
-
-
 def name(user):
     return user.user["username"]
 

@@ -7,7 +7,8 @@ import pytest
 import requests
 
 from helpers.api import ok
-from helpers.cinder_volumes import LATEST, NOBODY, Client, Cloud, empty, fault
+from helpers.cinder import empty
+from helpers.cinder_volumes import LATEST, NOBODY, Client, Cloud, fault
 from helpers.lab import PASSWORD
 from openapi.document import METHODS, OPENSTACK
 
@@ -54,7 +55,7 @@ class World(Cloud):
             "messages": message["id"], "extensions": "backups", "os-quota-sets": self.project["uuid"], "os-quota-class-sets": "default",
         }
 
-    def make(self, token, project):
+    def connect(self, token, project):
         client = Checked(self.d, token, project)
         client.seen = self.seen
         return client
@@ -65,7 +66,7 @@ class World(Cloud):
         return path.replace("{id}", self.ids.get(path.split("/")[1], "")).replace("{key}", "key")
 
     def nobody(self):
-        return self.make("", self.project["uuid"])
+        return self.connect("", self.project["uuid"])
 
 
 # -------------------------------------------------------------------- the volume API

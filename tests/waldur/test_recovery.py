@@ -25,23 +25,13 @@ def slow(start_daemon):
     return lab
 
 
-def interrupt(lab, how):
-    """Ends the daemon and starts it without the brake."""
-    if how == "kill":
-        lab.d.kill()
-    else:
-        assert lab.d.stop() == 0
-    lab.d.wrapper = []
-    lab.d.start()
-
-
 @pytest.mark.parametrize("how", ["kill", "term"])
 def test_47_restart_while_backing_up(slow, how):
     backup = slow.start_backup(slow.vm)
     assert slow.get(backup)["state"] == "Backing up"
     before = slow.quota("storage")["usage"]
     assert before == 16
-    interrupt(slow, how)
+    slow.d.interrupt(how)
     after = slow.get(backup)
     assert after["state"] == "Erred"
     assert "interrupted" in after["error_message"].lower()
@@ -59,7 +49,7 @@ def test_47_restart_while_a_schedule_backs_up(slow, how):
     schedule = slow.schedule(slow.vm, schedule="0 * * * *", is_active=True)
     slow.d.clock.set(parse_time(schedule["next_trigger_at"]) + timedelta(seconds=1))
     backup = wait_for(lambda: slow.backups_of(schedule), "the run begins")[0]
-    interrupt(slow, how)
+    slow.d.interrupt(how)
     assert slow.get(backup)["state"] == "Erred"
     after = slow.get(schedule)
     assert after["is_active"] is False
@@ -71,7 +61,7 @@ def test_47_restart_while_a_schedule_backs_up(slow, how):
 def test_47_queued_backups_after_a_restart(slow, how):
     """What had not begun is not lost silently either: it is Erred, or it is made."""
     backups = [slow.start_backup(slow.vm) for _ in range(4)]
-    interrupt(slow, how)
+    slow.d.interrupt(how)
     for backup in backups:
         after = wait_for(lambda b=backup: (x := slow.get(b))["state"] != "Backing up" and x, "it comes to rest", 60)
         assert after["state"] in ("Erred", "Ready")
