@@ -326,6 +326,7 @@ def test_backups_of_volumes_alone(start_daemon):
     backup, snapshot = make("backups", name="monday"), make("snapshots", name="before")
     child = make("backups", incremental=True)
     assert host.json("list") == []
+    assert "--volumes" in host.start("list").communicate(timeout=60)[1]
     rows, _ = table(host.run("list", "--volumes"))
     assert [row[:3] for row in rows] == [[backup, "data.img", "backup"], [snapshot, "data.img", "snapshot"], [child, "data.img", "incremental"]]
     assert host.json("show", "monday")["uuid"] == backup

@@ -22,6 +22,15 @@ def projects(key, *args, **kw):
 # -------------------------------------------------------------------- credentials
 
 
+def test_a_refused_login_is_logged_with_its_user_and_address(key, ada):
+    """Whoever guards the host looks for guessed passwords there; a line break in a name makes no second line."""
+    refused(key.post_login(by_password(name(ada), "a-guess")), 401)
+    refused(key.post_login(by_password("no\nbody", "a-guess")), 401)
+    log = key.d.log()
+    assert f'a login as "{name(ada)}" from 127.0.0.1 was refused' in log and 'a login as "no\\nbody" from 127.0.0.1' in log
+    assert "a-guess" not in log
+
+
 def test_every_credential_stands_for_its_user(key, lab, ada):
     mine = {lab.project["name"]}
     token, _ = key.login(by_password(name(ada), PASSWORD))
