@@ -19,8 +19,9 @@ CREATE TABLE pack_toc (
     stored INTEGER NOT NULL,                 -- length of pack.data
     entries BLOB NOT NULL
 ) STRICT;
+CREATE INDEX pack_toc_deltas ON pack_toc(id) WHERE format = 2;
 
--- The addresses of the chunks of up to 256 MiB of a volume, named by its content, shared by all backups that have it.
+-- The addresses of up to 1024 chunks of a volume, named by its content, shared by all backups that have it.
 CREATE TABLE segment (
     id     INTEGER PRIMARY KEY AUTOINCREMENT,
     hash   BLOB NOT NULL UNIQUE,

@@ -59,6 +59,13 @@ pub fn parts(connection: &Connection, backup_id: i64) -> rusqlite::Result<Vec<Pa
         .collect()
 }
 
+/// What is stored of the volume as it was last.
+pub fn latest_map(connection: &Connection, volume_id: i64) -> rusqlite::Result<Option<i64>> {
+    connection
+        .prepare_cached("SELECT max(map_id) FROM volume_backup WHERE volume_id = ?")?
+        .query_row([volume_id], |row| row.get(0))
+}
+
 /// The part's bytes are all stored.
 pub fn complete(connection: &Connection, id: i64, map_id: i64, stored: i64, objects: i64) -> rusqlite::Result<()> {
     connection.execute(

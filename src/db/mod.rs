@@ -19,7 +19,7 @@ const SCHEMA: &str = include_str!("../../schema.sql");
 /// Marks the file as a coffer (`PRAGMA application_id`): the bytes "Coff".
 pub const APPLICATION_ID: i32 = 0x436f_6666;
 /// Version of the file's layout (`PRAGMA user_version`).
-pub const FORMAT_VERSION: i32 = 2;
+pub const FORMAT_VERSION: i32 = 3;
 /// Two writers could lose commits in WAL mode before this release (sqlite.org/wal.html, "The WAL-Reset Bug").
 const OLDEST_SQLITE: i32 = 3_051_003;
 /// Readers that may be open at once; a further one waits.
@@ -348,8 +348,9 @@ fn open_writer(path: &Path) -> Result<Connection, DbError> {
     if empty {
         create(&mut connection)?;
     }
-    if check_format(path, &connection)? == 1 {
-        upgrade::from_format_1(&mut connection)?;
+    let found = check_format(path, &connection)?;
+    if found < FORMAT_VERSION {
+        upgrade::from_format(found, &mut connection)?;
     }
     Ok(connection)
 }

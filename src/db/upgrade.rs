@@ -13,23 +13,37 @@ const STORE_TABLES: [&str; 4] = ["pack", "pack_toc", "segment", "volume_map"];
 /// Fills the new tables from those of format 1, which have `old_` before their names.
 const FROM_1: &str = include_str!("from_format_1.sql");
 
-/// Upgrades a coffer of format 1. The connection has foreign keys switched on afterwards, as before.
-pub(super) fn from_format_1(connection: &mut Connection) -> Result<(), DbError> {
-    log::info!("the coffer's catalog is brought from format 1 to {FORMAT_VERSION}");
+/// What format 3 added to the store's tables: packs may hold deltas.
+const STORE_3: &str = "CREATE INDEX pack_toc_deltas ON pack_toc(id) WHERE format = 2;";
+
+/// Upgrades a coffer of this format, older than the present one. The connection has foreign keys switched on afterwards, as
+/// before.
+pub(super) fn from_format(found: i32, connection: &mut Connection) -> Result<(), DbError> {
+    log::info!("the coffer is brought from format {found} to {FORMAT_VERSION}");
     // Neither can be changed within a transaction. Without them a table can be renamed and those that refer to it keep doing so.
     connection.pragma_update(None, "foreign_keys", false)?;
     connection.pragma_update(None, "legacy_alter_table", true)?;
-    let upgraded = rebuild(connection);
+    let upgraded = upgrade(found, connection);
     connection.pragma_update(None, "legacy_alter_table", false)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     upgraded
 }
 
-fn rebuild(connection: &mut Connection) -> Result<(), DbError> {
+fn upgrade(found: i32, connection: &mut Connection) -> Result<(), DbError> {
     let tx = Transaction::new(connection, TransactionBehavior::Immediate)?;
-    let tables: Vec<String> = names(&tx, "table")?.into_iter().filter(|name| !STORE_TABLES.contains(&name.as_str())).collect();
+    if found == 1 {
+        rebuild_catalog(&tx)?;
+    }
+    tx.execute_batch(STORE_3)?;
+    tx.pragma_update(None, "user_version", FORMAT_VERSION)?;
+    tx.commit()?;
+    Ok(())
+}
+
+fn rebuild_catalog(tx: &Transaction) -> Result<(), DbError> {
+    let tables: Vec<String> = names(tx, "table")?.into_iter().filter(|name| !STORE_TABLES.contains(&name.as_str())).collect();
     for kind in ["trigger", "index"] {
-        for name in names(&tx, kind)? {
+        for name in names(tx, kind)? {
             tx.execute_batch(&format!("DROP {kind} {name}"))?;
         }
     }
@@ -49,8 +63,6 @@ fn rebuild(connection: &mut Connection) -> Result<(), DbError> {
             Some("the catalog of format 1 has references that lead nowhere".into()),
         )));
     }
-    tx.pragma_update(None, "user_version", FORMAT_VERSION)?;
-    tx.commit()?;
     Ok(())
 }
 

@@ -43,7 +43,11 @@ impl Engine {
         running.progress.total.store(opened.iter().map(|(_, source, _)| source.size()).sum(), Ordering::Relaxed);
         let mut done = Vec::new();
         for (part, source, path) in opened {
-            let ingested = ingest::ingest(&self.store, &source, settings.workers, &running.progress, &running.cancel);
+            let previous = match part.volume_id {
+                Some(id) => self.db.read(|c| volume_backups::latest_map(c, id))?,
+                None => None,
+            };
+            let ingested = ingest::ingest(&self.store, &source, previous, settings.workers, &running.progress, &running.cancel);
             let ingested = ingested.map_err(|error| error.without_path(&path, &part.label()))?;
             done.push((part, ingested));
         }

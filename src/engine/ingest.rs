@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::EngineError;
 use crate::source::{Buffer, Source};
-use crate::store::codec::{self, Encoder};
+use crate::store::codec::{self, Base, Encoder};
 use crate::store::format::{Address, CHUNK_SIZE, Encoding, Hash};
 use crate::store::{Ingest, Sealed, Store, StoreError, Writer};
 
@@ -58,10 +58,18 @@ impl Ingested {
     }
 }
 
-/// Takes a volume in with this many threads beside the calling one. On failure nothing of it can be seen, and what was stored
+/// Takes a volume in with this many threads beside the calling one. `previous`: the map of an earlier version of it, if there
+/// is one. On failure nothing of it can be seen, and what was stored
 /// already is found again by the next try, or removed by the next garbage collection.
-pub fn ingest(store: &Store, source: &Source, workers: usize, progress: &Progress, cancel: &AtomicBool) -> Result<Ingested, EngineError> {
-    let ingest = store.begin();
+pub fn ingest(
+    store: &Store,
+    source: &Source,
+    previous: Option<i64>,
+    workers: usize,
+    progress: &Progress,
+    cancel: &AtomicBool,
+) -> Result<Ingested, EngineError> {
+    let ingest = store.begin(previous)?;
     let finished = std::thread::scope(|scope| {
         let (work, to_do) = bounded::<Work>(AHEAD);
         let (finished, done) = bounded::<Result<Done, EngineError>>(AHEAD);
@@ -145,7 +153,9 @@ fn process(source: &Source, ingest: &Ingest, buffer: &mut Buffer, encoder: &mut 
             Some(address) => Chunk::Known(hash, address),
             None => {
                 let start = data.len();
-                let encoding = encoder.append(bytes, &mut data);
+                let base = ingest.base(chunk)?;
+                let base = base.as_ref().map(|base| Base { address: base.address, raw: &base.raw, stored: base.stored });
+                let encoding = encoder.append(bytes, base, &mut data);
                 Chunk::New { hash, raw: bytes.len() as u32, encoding, stored: start..data.len() }
             }
         });

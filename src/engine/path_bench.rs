@@ -1,5 +1,5 @@
 //! Times one step of the data path on a real image. Not a test: it asserts nothing and runs only when asked for, by
-//! `BENCH="ingest COFFER IMAGE" cargo test --release -- --ignored --nocapture path_bench` (also `emit COFFER MAP NEW_FILE`,
+//! `BENCH="ingest COFFER IMAGE" cargo test --release -- --ignored --nocapture path_bench` (also `ingest COFFER IMAGE PREVIOUS_MAP`, `emit COFFER MAP NEW_FILE`,
 //! `check COFFER MAP`, `open COFFER`, `delete COFFER MAP`, `gc COFFER`).
 
 use std::path::Path;
@@ -28,7 +28,7 @@ fn path_bench() {
     let started = Instant::now();
     match words[0] {
         "ingest" => {
-            let done = ingest(&store, &Source::open(Path::new(words[2])).unwrap(), workers, &progress, &cancel).unwrap();
+            let done = ingest(&store, &Source::open(Path::new(words[2])).unwrap(), words.get(3).map(|map| map.parse().unwrap()), workers, &progress, &cancel).unwrap();
             let map = db.write(|tx| done.commit(tx)).unwrap();
             eprintln!("map {map}, new {} MiB, stored {} MiB", progress.new.load(std::sync::atomic::Ordering::Relaxed) >> 20, done.stored() >> 20);
         }

@@ -1,6 +1,6 @@
 //! The data path as a whole: sources into the store and back out, with damage, changes and collections in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
@@ -13,9 +13,12 @@ use super::emit::emit;
 use super::ingest::{Ingested, Progress, ingest};
 use crate::db::Db;
 use crate::source::{Source, SourceError, Target};
+use crate::store::format::{self, Address, CHUNK_SIZE, PACK_BYTES, Toc};
 use crate::store::{GcOptions, GcReport, Store, StoreError};
 
-const CHUNK: usize = 256 << 10;
+const CHUNK: usize = CHUNK_SIZE as usize;
+/// Incompressible chunks in a pack.
+const PACK: usize = PACK_BYTES / CHUNK;
 
 /// A coffer in a directory of its own, and volumes beside it.
 struct Bench {
@@ -64,7 +67,9 @@ impl Bench {
 
     fn ingest(&self, source: &Source) -> Result<Ingested, EngineError> {
         let progress = Progress::default();
-        let ingested = ingest(&self.store, source, 3, &progress, &AtomicBool::new(false))?;
+        // Whatever was taken in last counts as the previous version: for an unrelated volume that must do no harm.
+        let previous = self.db.read(|c| c.query_row("SELECT max(id) FROM volume_map", [], |row| row.get(0))).unwrap();
+        let ingested = ingest(&self.store, source, previous, 3, &progress, &AtomicBool::new(false))?;
         assert_eq!(progress.read.into_inner(), source.size());
         assert_eq!(progress.stored.into_inner(), ingested.stored());
         self.new.store(progress.new.into_inner(), Ordering::Relaxed);
@@ -127,6 +132,35 @@ impl Bench {
     fn check(&self, map: i64) -> Vec<(u64, u64)> {
         let report = self.store.check_map(map, &|_| {}, &AtomicBool::new(false)).unwrap();
         report.corrupt.iter().map(|corrupt| (corrupt.offset, corrupt.length)).collect()
+    }
+
+    /// The chunks that lie in packs.
+    fn stored(&self) -> HashSet<Address> {
+        self.entries().into_iter().map(|(address, _)| address).collect()
+    }
+
+    /// The chunks that segments list, and those that are bases of deltas among them.
+    fn referenced(&self) -> (HashSet<Address>, HashSet<Address>) {
+        let lists: Vec<Vec<u8>> = self.rows("SELECT chunks FROM segment");
+        let chunks: HashSet<Address> = lists.iter().flat_map(|list| format::addresses_from_bytes(1, list).unwrap()).filter(|a| !a.is_zero()).collect();
+        let bases = self.entries().into_iter().filter(|(address, _)| chunks.contains(address)).filter_map(|(_, entry)| entry.base()).collect();
+        (chunks, bases)
+    }
+
+    fn entries(&self) -> Vec<(Address, format::Entry)> {
+        let packs: Vec<i64> = self.rows("SELECT id FROM pack_toc ORDER BY id");
+        let formats: Vec<i64> = self.rows("SELECT format FROM pack_toc ORDER BY id");
+        let tocs: Vec<Vec<u8>> = self.rows("SELECT entries FROM pack_toc ORDER BY id");
+        let mut entries = Vec::new();
+        for ((pack, format), toc) in packs.iter().zip(formats).zip(&tocs) {
+            let toc = Toc::parse(format, toc).unwrap();
+            entries.extend(toc.entries().enumerate().map(|(slot, entry)| (Address::new(*pack, slot), entry)).filter(|(_, entry)| !entry.is_dead()));
+        }
+        entries
+    }
+
+    fn rows<T: rusqlite::types::FromSql>(&self, sql: &str) -> Vec<T> {
+        self.db.read(|c| c.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<Result<Vec<T>, rusqlite::Error>>()).unwrap()
     }
 
     fn assert_empty(&self) {
@@ -281,7 +315,7 @@ fn cancelling_ends_both_ways_early() {
     let map = bench.back_up(&bytes);
     let cancelled = AtomicBool::new(true);
     let source = bench.image("b.img", &bytes);
-    assert!(matches!(ingest(&bench.store, &source, 2, &Progress::default(), &cancelled), Err(EngineError::Cancelled)));
+    assert!(matches!(ingest(&bench.store, &source, None, 2, &Progress::default(), &cancelled), Err(EngineError::Cancelled)));
     let target = Target::create(&bench.path("t.img"), bytes.len() as u64).unwrap();
     assert!(matches!(emit(&bench.store, map, &target, true, 2, &Progress::default(), &cancelled), Err(EngineError::Cancelled)));
     assert!(matches!(bench.store.check_map(map, &|_| {}, &cancelled), Err(StoreError::Cancelled)));
@@ -291,26 +325,26 @@ fn cancelling_ends_both_ways_early() {
 
 #[test]
 fn a_flipped_bit_is_found_at_every_level_with_its_offset() {
-    // 1024 + 76 chunks in two segments, all different, in packs of 32.
-    let bytes = noise(1, 1100 * CHUNK);
+    // 96 and 76 chunks in two segments, all different, in packs of 16.
+    let bytes = [noise(1, 96 * CHUNK), vec![0; (1024 - 96) * CHUNK], noise(2, 76 * CHUNK)].concat();
     let chunk = |n: usize| ((n * CHUNK) as u64, CHUNK as u64);
     let second_segment = (1024 * CHUNK as u64, 76 * CHUNK as u64);
     let whole = (0, bytes.len() as u64);
-    // Chunk 70 lies in pack 3, slot 6.
+    // Chunk 70 lies in pack 5, slot 6.
     type Damage<'a> = (&'a str, &'a str, i64, usize, (u64, u64));
     let damages: [Damage; 8] = [
-        ("pack", "data", 3, 6 * CHUNK + 1000, chunk(70)),
-        ("pack_toc", "entries", 3, 6 * 56, chunk(70)),          // hash
-        ("pack_toc", "entries", 3, 6 * 56 + 34, chunk(70)),     // offset
-        ("pack_toc", "entries", 3, 6 * 56 + 38, chunk(70)),     // stored length
-        ("pack_toc", "entries", 3, 6 * 56 + 44, chunk(70)),     // encoding
+        ("pack", "data", 5, 6 * CHUNK + 1000, chunk(70)),
+        ("pack_toc", "entries", 5, 6 * 56, chunk(70)),          // hash
+        ("pack_toc", "entries", 5, 6 * 56 + 34, chunk(70)),     // offset
+        ("pack_toc", "entries", 5, 6 * 56 + 38, chunk(70)),     // stored length
+        ("pack_toc", "entries", 5, 6 * 56 + 44, chunk(70)),     // encoding
         ("segment", "chunks", 2, 8 * 10 + 3, chunk(1034)),      // a pack that does not exist
         ("segment", "hash", 2, 5, second_segment),
         ("volume_map", "hash", 1, 5, whole),
     ];
     let bench = Bench::new();
     let map = bench.back_up(&bytes);
-    assert_eq!(bench.number("SELECT count(*) FROM pack"), 35);
+    assert_eq!(bench.number("SELECT count(*) FROM pack"), 172usize.div_ceil(PACK) as i64);
     for (table, column, row, byte, expected) in damages {
         bench.flip(table, column, row, byte);
         assert!(bench.check(map).contains(&expected), "{table}.{column}: {:?}", bench.check(map));
@@ -330,8 +364,8 @@ fn a_flipped_bit_is_found_at_every_level_with_its_offset() {
     assert_eq!(bench.check(map), [second_segment]);
     bench.execute("DELETE FROM segment WHERE id = 2");
     assert_eq!(bench.check(map), [second_segment]);
-    bench.execute("DELETE FROM pack WHERE id = 3");
-    assert!(bench.check(map).contains(&(64 * CHUNK as u64, 32 * CHUNK as u64)));
+    bench.execute("DELETE FROM pack WHERE id = 5");
+    assert!(bench.check(map).contains(&(64 * CHUNK as u64, (PACK * CHUNK) as u64)));
 }
 
 #[test]
@@ -340,7 +374,7 @@ fn damaged_chunks_are_stored_anew_and_older_backups_are_repaired() {
     let bytes = noise(1, 100 * CHUNK);
     let old = bench.back_up(&bytes);
     bench.flip("pack", "data", 2, 5000);
-    assert_eq!(bench.check(old), [(32 * CHUNK as u64, CHUNK as u64)]);
+    assert_eq!(bench.check(old), [((PACK * CHUNK) as u64, CHUNK as u64)]);
     let bench = bench.reopen(); // it is remembered
     let again = bench.ingest(&bench.image("b.img", &bytes)).unwrap();
     assert_eq!(bench.new_bytes(), CHUNK as u64);
@@ -359,11 +393,11 @@ fn damaged_chunks_are_stored_anew_and_older_backups_are_repaired() {
 fn deleting_everything_leaves_nothing() {
     let bench = Bench::new();
     let first = bench.back_up(&noise(1, 200 * CHUNK));
-    let second = bench.back_up(&[noise(1, 100 * CHUNK), noise(2, 1100 * CHUNK)].concat());
+    let second = bench.back_up(&[noise(1, 100 * CHUNK), vec![0; 1000 * CHUNK], noise(2, 100 * CHUNK)].concat());
     let size = bench.number("PRAGMA page_count");
     bench.delete(first);
     let report = bench.gc(0.0);
-    assert_eq!((report.packs_dropped, report.packs_compacted), (3, 1));
+    assert_eq!((report.packs_dropped, report.packs_compacted), (6, 1));
     assert!(bench.check(second).is_empty());
     bench.delete(second);
     bench.gc(0.0);
@@ -550,15 +584,95 @@ fn no_flipped_bit_is_ever_restored() {
     assert!(bench.restore(map, bytes.len()).unwrap() == bytes);
 }
 
+#[test]
+fn a_small_change_is_stored_as_a_delta_that_needs_no_other_delta() {
+    let bench = Bench::new();
+    let mut bytes = noise(1, 20 * CHUNK);
+    let mut maps = vec![(bench.back_up(&bytes), bytes.clone())];
+    for day in 1..5u8 {
+        bytes[7 * CHUNK + usize::from(day) * 9000..][..4096].fill(day);
+        let ingested = bench.ingest(&bench.image("source.img", &bytes)).unwrap();
+        assert_eq!(ingested.added(), 1);
+        assert!(ingested.stored() < 2_000, "{}", ingested.stored());
+        maps.push((bench.commit(&ingested), bytes.clone()));
+    }
+    let (_, bases) = bench.referenced();
+    assert_eq!(bases, HashSet::from([Address::new(1, 7)]), "all are deltas to the first");
+    let whole: Vec<u8> = bytes.iter().map(|byte| !byte).collect();
+    maps.push((bench.back_up(&whole), whole));
+    for (map, bytes) in &maps {
+        assert!(bench.check(*map).is_empty());
+        assert!(bench.restore(*map, bytes.len()).unwrap() == *bytes);
+    }
+    // The base stays as long as one delta needs it, and nothing else of the first.
+    bench.delete(maps[0].0);
+    bench.delete(maps[5].0);
+    bench.gc(0.0);
+    assert!(bench.stored().contains(&Address::new(1, 7)));
+    for (map, bytes) in &maps[1..5] {
+        assert!(bench.restore(*map, bytes.len()).unwrap() == *bytes);
+    }
+    let bench = bench.reopen();
+    // The base's own content is found again, and so is a delta's.
+    let again = bench.ingest(&bench.image("source.img", &maps[0].1)).unwrap();
+    assert_eq!(again.added(), 0);
+    drop(again);
+    maps[1..5].iter().for_each(|(map, _)| bench.delete(*map));
+    bench.gc(0.0);
+    bench.assert_empty();
+}
+
+#[test]
+fn a_damaged_base_is_found_and_neither_it_nor_its_deltas_are_shared_any_more() {
+    let bench = Bench::new();
+    let before = noise(1, 20 * CHUNK);
+    let first = bench.back_up(&before);
+    let mut after = before.clone();
+    after[7 * CHUNK..7 * CHUNK + 100].fill(1);
+    let second = bench.back_up(&after);
+    bench.flip("pack", "data", 1, 7 * CHUNK + 70_000);
+    // As a delta alone sees it, and after that as whoever takes the volume in does.
+    assert_eq!(bench.check(second), [(7 * CHUNK as u64, CHUNK as u64)]);
+    assert!(matches!(bench.restore(second, after.len()), Err(EngineError::Corrupt { offset, .. }) if offset == 7 * CHUNK as u64));
+    let mut again = after.clone();
+    again[7 * CHUNK + 5000] ^= 1;
+    let third = bench.back_up(&again);
+    assert_eq!(bench.new_bytes(), CHUNK as u64);
+    assert!(bench.restore(third, again.len()).unwrap() == again, "it is no delta to the damaged base");
+    for (map, bytes) in [(first, &before), (second, &after)] {
+        let anew = bench.back_up(bytes);
+        assert!(bench.restore(anew, bytes.len()).unwrap() == *bytes);
+        assert!(bench.restore(map, bytes.len()).unwrap() == *bytes, "what was stored anew has repaired it");
+    }
+}
+
+#[test]
+fn a_base_that_turns_out_to_be_damaged_while_a_backup_is_made_is_not_used() {
+    let bench = Bench::new();
+    let before = noise(1, 20 * CHUNK);
+    bench.back_up(&before);
+    bench.flip("pack", "data", 1, 7 * CHUNK + 70_000);
+    let mut after = before.clone();
+    after[7 * CHUNK..7 * CHUNK + 100].fill(1);
+    let second = bench.back_up(&after);
+    assert!(bench.restore(second, after.len()).unwrap() == after);
+}
+
 /// An image of chunks from a small set, so that much is shared, with an odd end.
 fn random_image(random: &mut Random) -> Vec<u8> {
-    let chunks = 1 + random.below(120);
+    let chunks = 1 + random.below(60);
     let mut bytes = Vec::new();
-    for _ in 0..chunks {
-        match random.below(4) {
+    for place in 0..chunks {
+        match random.below(5) {
             0 => bytes.resize(bytes.len() + CHUNK, 0),
             1 => bytes.extend(text(random.below(30) as u64, CHUNK)),
-            _ => bytes.extend(noise(random.below(60) as u64, CHUNK)),
+            2 => bytes.extend(noise(random.below(60) as u64, CHUNK)),
+            _ => {
+                // What is often in this place, changed a little: it may become a delta, or be the base of one.
+                let mut chunk = noise(1000 + place as u64, CHUNK);
+                chunk[random.below(CHUNK)..].iter_mut().take(random.below(3) * 4096).for_each(|byte| *byte = !*byte);
+                bytes.extend(chunk);
+            }
         }
     }
     bytes.truncate(bytes.len() - random.below(CHUNK));
@@ -567,6 +681,7 @@ fn random_image(random: &mut Random) -> Vec<u8> {
 
 #[test]
 fn any_sequence_of_backups_deletions_and_collections_keeps_what_is_referenced() {
+    let mut deltas = 0;
     for seed in 0..4 {
         let mut random = Random(seed);
         let mut bench = Bench::new();
@@ -594,14 +709,17 @@ fn any_sequence_of_backups_deletions_and_collections_keeps_what_is_referenced() 
             assert!(bench.restore(*map, bytes.len()).unwrap() == *bytes, "seed {seed}");
         }
         bench.gc(0.0);
-        let stats = bench.store.stats().unwrap();
-        let different: std::collections::HashSet<_> =
+        let (chunks, bases) = bench.referenced();
+        assert_eq!(bench.stored(), &chunks | &bases, "seed {seed}: exactly what is referenced is stored");
+        deltas += bases.len();
+        let different: HashSet<_> =
             kept.values().flat_map(|bytes| bytes.chunks(CHUNK)).filter(|chunk| chunk.iter().any(|b| *b != 0)).collect();
-        assert_eq!(stats.chunks, different.len() as u64, "seed {seed}: exactly what is referenced is stored");
+        assert_eq!(chunks.len(), different.len(), "seed {seed}: nothing is stored twice");
         kept.keys().for_each(|map| bench.delete(*map));
         bench.gc(0.0);
         bench.assert_empty();
     }
+    assert!(deltas > 20, "{deltas}");
 }
 
 #[test]

@@ -6,16 +6,18 @@ pub type Hash = [u8; 32];
 
 /// Stands for a chunk, or a whole segment, that is all zeros.
 pub const ZERO_HASH: Hash = [0; 32];
-/// Bytes of a volume in one chunk.
-pub const CHUNK_SIZE: u32 = 256 << 10;
-/// Chunks in a segment; the last segment of a volume may have fewer.
+/// Bytes of a volume in one chunk, in new backups. Older ones may have other sizes.
+pub const CHUNK_SIZE: u32 = 512 << 10;
+/// Chunks in a segment (512 MiB of a volume); the last one of a volume may have fewer.
 pub const SEGMENT_CHUNKS: usize = 1024;
 /// A pack is closed once it holds this many stored bytes.
 pub const PACK_BYTES: usize = 8 << 20;
 /// Slots that an address can tell apart within a pack.
 pub const PACK_SLOTS: usize = 1 << SLOT_BITS;
-/// `pack_toc.format` and `segment.format` of what is described here.
+/// `segment.format`, and `pack_toc.format` of packs without deltas.
 pub const FORMAT: i64 = 1;
+/// `pack_toc.format` of packs in which chunks may be stored as deltas.
+pub const FORMAT_WITH_DELTAS: i64 = 2;
 /// Bytes of one entry of a table of contents.
 pub const ENTRY_BYTES: usize = 56;
 
@@ -61,6 +63,8 @@ pub enum Encoding {
     Raw,
     /// One zstd frame (RFC 8878).
     Zstd,
+    /// One zstd frame that refers to the raw bytes of another chunk, which is stored raw or as a frame of its own.
+    Delta { base: Address },
 }
 
 /// One slot of a pack.
@@ -75,25 +79,29 @@ pub struct Entry {
     pub code: u8,
     /// Bit 0: a check found the chunk damaged, so new backups do not share it.
     pub flags: u8,
+    /// Of a delta: where its base lies.
+    base: Address,
 }
 
 const DEAD: u8 = 0;
 const RAW: u8 = 1;
 const ZSTD: u8 = 2;
+const DELTA: u8 = 3;
 pub const FLAG_DAMAGED: u8 = 1;
 
 impl Entry {
     pub fn new(hash: Hash, offset: u32, stored: u32, raw: u32, encoding: Encoding) -> Entry {
-        let code = match encoding {
-            Encoding::Raw => RAW,
-            Encoding::Zstd => ZSTD,
+        let (code, base) = match encoding {
+            Encoding::Raw => (RAW, Address::ZERO),
+            Encoding::Zstd => (ZSTD, Address::ZERO),
+            Encoding::Delta { base } => (DELTA, base),
         };
-        Entry { hash, offset, stored, raw, code, flags: 0 }
+        Entry { hash, offset, stored, raw, code, flags: 0, base }
     }
 
     /// What compaction leaves in the slot of a chunk that nothing refers to.
     pub fn dead() -> Entry {
-        Entry { hash: ZERO_HASH, offset: 0, stored: 0, raw: 0, code: DEAD, flags: 0 }
+        Entry { hash: ZERO_HASH, offset: 0, stored: 0, raw: 0, code: DEAD, flags: 0, base: Address::ZERO }
     }
 
     pub fn is_dead(&self) -> bool {
@@ -109,25 +117,40 @@ impl Entry {
         match self.code {
             RAW => Some(Encoding::Raw),
             ZSTD => Some(Encoding::Zstd),
+            DELTA => Some(Encoding::Delta { base: self.base }),
             _ => None,
         }
     }
 
-    pub fn append_to(&self, entries: &mut Vec<u8>) {
+    /// Where the chunk lies that this one is a delta to.
+    pub fn base(&self) -> Option<Address> {
+        (self.code == DELTA).then_some(self.base)
+    }
+
+    fn append_to(&self, entries: &mut Vec<u8>) {
         entries.extend_from_slice(&self.hash);
         entries.extend_from_slice(&self.offset.to_le_bytes());
         entries.extend_from_slice(&self.stored.to_le_bytes());
         entries.extend_from_slice(&self.raw.to_le_bytes());
         entries.extend_from_slice(&[self.code, self.flags, 0, 0]);
-        entries.extend_from_slice(&[0; 8]); // base: used by the reserved encoding 3 only
+        entries.extend_from_slice(&self.base.0.to_le_bytes());
     }
 
     fn parse(bytes: &[u8; ENTRY_BYTES]) -> Entry {
         let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let mut hash = ZERO_HASH;
         hash.copy_from_slice(&bytes[..32]);
-        Entry { hash, offset: number(32), stored: number(36), raw: number(40), code: bytes[44], flags: bytes[45] }
+        let base = Address(u64::from(number(48)) | u64::from(number(52)) << 32);
+        Entry { hash, offset: number(32), stored: number(36), raw: number(40), code: bytes[44], flags: bytes[45], base }
     }
+}
+
+/// `pack_toc.format` and `pack_toc.entries` for these slots.
+pub fn entries_to_bytes(entries: &[Entry]) -> (i64, Vec<u8>) {
+    let format = if entries.iter().any(|entry| entry.base().is_some()) { FORMAT_WITH_DELTAS } else { FORMAT };
+    let mut bytes = Vec::with_capacity(entries.len() * ENTRY_BYTES);
+    entries.iter().for_each(|entry| entry.append_to(&mut bytes));
+    (format, bytes)
 }
 
 /// A table of contents as read from the file.
@@ -138,7 +161,8 @@ impl<'a> Toc<'a> {
     /// None if the bytes cannot be a table of contents of the known format.
     pub fn parse(format: i64, entries: &'a [u8]) -> Option<Toc<'a>> {
         let (whole, rest) = entries.as_chunks();
-        (format == FORMAT && rest.is_empty() && whole.len() <= PACK_SLOTS).then_some(Toc(whole))
+        let known = matches!(format, FORMAT | FORMAT_WITH_DELTAS);
+        (known && rest.is_empty() && whole.len() <= PACK_SLOTS).then_some(Toc(whole))
     }
 
     pub fn slots(self) -> usize {
@@ -211,17 +235,18 @@ mod tests {
 
     #[test]
     fn an_entry_survives_the_way_through_bytes() {
-        let entry = Entry::new([7; 32], 1, 2, 3, Encoding::Zstd);
-        let mut bytes = Vec::new();
-        entry.append_to(&mut bytes);
-        Entry::dead().append_to(&mut bytes);
-        assert_eq!(bytes.len(), 2 * ENTRY_BYTES);
-        let toc = Toc::parse(FORMAT, &bytes).unwrap();
-        assert_eq!((toc.entry(0), toc.slots()), (Some(entry), 2));
-        assert!(toc.entry(1).unwrap().is_dead());
-        assert_eq!(toc.entry(2), None);
+        let base = Address::new(MAX_PACKS - 1, 77);
+        let entries = [Entry::new([7; 32], 1, 2, 3, Encoding::Zstd), Entry::new([8; 32], 4, 5, 6, Encoding::Delta { base }), Entry::dead()];
+        let (format, bytes) = entries_to_bytes(&entries);
+        assert_eq!((format, bytes.len()), (FORMAT_WITH_DELTAS, 3 * ENTRY_BYTES));
+        assert_eq!(entries_to_bytes(&entries[..1]).0, FORMAT);
+        let toc = Toc::parse(format, &bytes).unwrap();
+        assert_eq!(toc.entries().collect::<Vec<_>>(), entries);
+        assert_eq!((toc.entry(0).unwrap().base(), toc.entry(1).unwrap().base()), (None, Some(base)));
+        assert!(toc.entry(2).unwrap().is_dead());
+        assert_eq!((toc.entry(3), toc.slots()), (None, 3));
         assert!(Toc::parse(FORMAT, &bytes[1..]).is_none());
-        assert!(Toc::parse(FORMAT + 1, &bytes).is_none());
+        assert!(Toc::parse(FORMAT_WITH_DELTAS + 1, &bytes).is_none());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Garbage collection: what no volume map and no running work refers to is removed, and its space given back.
 //!
-//! Mark: all segments of all maps, and the addresses in them, get a bit. Sweep: dead segments first, so that a segment that is
+//! Mark: all segments of all maps, the addresses in them, and the bases of deltas among these get a bit. Sweep: dead segments first, so that a segment that is
 //! there has all its chunks at every moment; then packs, dropped if nothing in them is alive, or else rewritten without
 //! their dead chunks, keeping number and slots of the others. All writing is done in transactions of some ten milliseconds,
 //! and each leaves the coffer complete, so it may be interrupted anywhere and runs beside ingests and restores.
@@ -15,7 +15,7 @@ use std::time::Duration;
 use rusqlite::blob::Blob;
 use rusqlite::{MAIN_DB, Transaction, params};
 
-use super::format::{self, Address, ENTRY_BYTES, Entry, Hash};
+use super::format::{self, Address, Entry, FORMAT_WITH_DELTAS, Hash};
 use super::toc::Stored;
 use super::{Store, StoreError};
 
@@ -25,7 +25,7 @@ const MAPS_AT_ONCE: i64 = 64;
 const SEGMENTS_READ_AT_ONCE: usize = 128;
 /// Segments deleted in one transaction: 1 MiB of rows.
 const SEGMENTS_DELETED_AT_ONCE: usize = 128;
-/// Packs deleted in one transaction.
+/// Packs deleted, or tables of contents read, in one transaction.
 const PACKS_AT_ONCE: usize = 8;
 /// Free pages given back in one transaction: 8 MiB.
 const PAGES_AT_ONCE: u32 = 128;
@@ -95,6 +95,7 @@ impl Collection<'_> {
         let mut held: Vec<i64> = self.store.state.lock().marks.iter().flat_map(|marks| &marks.segments).copied().collect();
         sort(&mut held);
         self.mark(&held, false)?;
+        self.mark_bases()?;
         self.drop_segments(&segments, last_segment, report)?;
         let (dead, sparse) = self.verdicts(&packs)?;
         // First what makes room without needing any.
@@ -179,6 +180,30 @@ impl Collection<'_> {
             })?;
             if let Some(marks) = &mut self.store.state.lock().marks {
                 lists.iter().flatten().filter(|address| !address.is_zero()).for_each(|address| marks.mark(*address));
+            }
+            self.check_cancelled()?;
+        }
+        Ok(())
+    }
+
+    /// Marks what deltas that are alive refer to. Whoever finds a delta from now on holds its base too.
+    fn mark_bases(&self) -> Result<(), StoreError> {
+        let packs = self.store.db.read(|c| {
+            // As schema.sql has it, so that its index over the few packs with deltas is used.
+            let mut statement = c.prepare(&format!("SELECT id FROM pack_toc WHERE format = {FORMAT_WITH_DELTAS}"))?;
+            let ids = statement.query_map([], |row| row.get::<_, i64>(0))?;
+            Ok::<_, StoreError>(ids.collect::<Result<Vec<_>, _>>()?)
+        })?;
+        for packs in packs.chunks(PACKS_AT_ONCE) {
+            let stored = self.store.db.read(|c| packs.iter().map(|pack| Stored::load(c, *pack)).collect::<Result<Vec<_>, _>>())?;
+            if let Some(marks) = &mut self.store.state.lock().marks {
+                for (pack, toc) in packs.iter().zip(&stored) {
+                    for (slot, entry) in toc.iter().filter_map(Stored::toc).flat_map(|toc| toc.entries()).enumerate() {
+                        if let Some(base) = entry.base().filter(|_| marks.is_marked(Address::new(*pack, slot))) {
+                            marks.mark(base);
+                        }
+                    }
+                }
             }
             self.check_cancelled()?;
         }
@@ -287,9 +312,9 @@ impl Collection<'_> {
             let before: i64 = tx.query_row("SELECT stored FROM pack_toc WHERE id = ?1", [pack], |row| row.get(0))?;
             tx.prepare_cached("UPDATE pack SET data = zeroblob(?2) WHERE id = ?1")?.execute(params![pack, data.len() as i64])?;
             tx.blob_open(MAIN_DB, c"pack", c"data", pack, false)?.write_all_at(&data, 0)?;
-            let mut bytes = Vec::with_capacity(entries.len() * ENTRY_BYTES);
-            entries.iter().for_each(|entry| entry.append_to(&mut bytes));
-            tx.prepare_cached("UPDATE pack_toc SET stored = ?2, entries = ?3 WHERE id = ?1")?.execute(params![pack, data.len() as i64, bytes])?;
+            let (format, bytes) = format::entries_to_bytes(&entries);
+            tx.prepare_cached("UPDATE pack_toc SET format = ?2, stored = ?3, entries = ?4 WHERE id = ?1")?
+                .execute(params![pack, format, data.len() as i64, bytes])?;
             Ok::<_, StoreError>((before as u64).saturating_sub(data.len() as u64))
         })?;
         self.store.tocs.forget(pack);

@@ -15,11 +15,13 @@ impl Store {
             let encoding = match entry.encoding() {
                 Some(Encoding::Raw) => "raw",
                 Some(Encoding::Zstd) => "zstd",
+                Some(Encoding::Delta { .. }) => "delta",
                 _ if entry.is_dead() => "dead",
                 _ => "unknown",
             };
+            let base = entry.base().map(|base| json!({"pack": base.pack(), "slot": base.slot()}));
             json!({"slot": slot, "hash": hex(&entry.hash), "offset": entry.offset, "stored": entry.stored, "raw": entry.raw,
-                "encoding": encoding, "damaged": entry.is_damaged()})
+                "encoding": encoding, "base": base, "damaged": entry.is_damaged()})
         };
         let chunks: Vec<Value> = toc.entries().enumerate().map(chunk).collect();
         Ok(Some(json!({"pack": pack, "slots": toc.slots(), "chunks": chunks})))

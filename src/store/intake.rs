@@ -8,13 +8,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rusqlite::{MAIN_DB, OptionalExtension, Transaction, params};
 
 use super::format::{
-    self, Address, CHUNK_SIZE, ENTRY_BYTES, Encoding, Entry, FORMAT, Hash, MAX_PACKS, PACK_BYTES, PACK_SLOTS, SEGMENT_CHUNKS, ZERO_HASH,
+    self, Address, CHUNK_SIZE, Encoding, Entry, FORMAT, Hash, MAX_PACKS, PACK_BYTES, PACK_SLOTS, SEGMENT_CHUNKS, ZERO_HASH,
 };
+use super::previous::{FullChunk, Previous};
 use super::state::Lease;
 use super::{Store, StoreError};
 
 /// Segments collected before they are committed even if the open pack is not full: 16 GiB of a volume with few changes.
-const SEGMENTS_AT_ONCE: usize = 64;
+const SEGMENTS_AT_ONCE: usize = 32;
 /// Bytes of packs written before the WAL is moved into the file. Each time costs two waits for the disk.
 const CHECKPOINT_BYTES: u64 = 4 * PACK_BYTES as u64;
 
@@ -25,11 +26,14 @@ pub struct Ingest<'a> {
     lease: Lease,
     /// Chunks in packs that are not committed yet.
     pending: Mutex<HashMap<Hash, Address>>,
+    previous: Option<Previous>,
 }
 
 impl<'a> Ingest<'a> {
-    pub(super) fn new(store: &'a Store) -> Ingest<'a> {
-        Ingest { store, lease: Lease::new(&store.state), pending: Mutex::default() }
+    pub(super) fn new(store: &'a Store, previous: Option<i64>) -> Result<Ingest<'a>, StoreError> {
+        let lease = Lease::new(&store.state);
+        let previous = previous.map(|map| Previous::open(store, map, &lease)).transpose()?.flatten();
+        Ok(Ingest { store, lease, pending: Mutex::default(), previous })
     }
 
     /// Finds a stored chunk and holds it for the segment it is to be part of. `chunk` is its number in the volume. May be
@@ -43,12 +47,23 @@ impl<'a> Ingest<'a> {
         }
         let candidates = self.store.state.lock().index.candidates(hash);
         for address in candidates {
-            let confirmed = self.store.tocs.hash_at(&self.store.db, address)? == Some(*hash);
-            if confirmed && self.lease.hold_if_indexed(segment, hash, address) {
+            let Some(entry) = self.store.tocs.entry_at(&self.store.db, address)?.filter(|entry| entry.hash == *hash) else { continue };
+            let mut needed = vec![(*hash, address)];
+            if let Some(base) = entry.base() {
+                // A base that was found damaged is no longer in the index, and then its deltas are no good either.
+                let Some(entry) = self.store.tocs.entry_at(&self.store.db, base)? else { continue };
+                needed.push((entry.hash, base));
+            }
+            if self.lease.hold_if_indexed(segment, &needed) {
                 return Ok(Some(address));
             }
         }
         Ok(None)
+    }
+
+    /// What the volume's previous version had in the place of a new chunk, to store that as a delta to it.
+    pub fn base(&self, chunk: u64) -> Result<Option<FullChunk>, StoreError> {
+        self.previous.as_ref().map_or(Ok(None), |previous| previous.chunk(self.store, chunk))
     }
 
     /// The one place where the chunks of the volume go, in their order.
@@ -309,11 +324,10 @@ impl PackDraft {
         // Written into a row of zeros: binding the data would make SQLite copy it once more.
         tx.prepare_cached("INSERT INTO pack (id, data) VALUES (?1, zeroblob(?2))")?.execute(params![self.id, self.data.len() as i64])?;
         tx.blob_open(MAIN_DB, c"pack", c"data", self.id, false)?.write_all_at(&self.data, 0)?;
-        let mut entries = Vec::with_capacity(self.entries.len() * ENTRY_BYTES);
-        self.entries.iter().for_each(|entry| entry.append_to(&mut entries));
+        let (format, entries) = format::entries_to_bytes(&self.entries);
         tx.prepare_cached("INSERT INTO pack_toc (id, format, slots, stored, entries) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
             self.id,
-            FORMAT,
+            format,
             self.entries.len() as i64,
             self.data.len() as i64,
             entries

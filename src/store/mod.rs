@@ -1,8 +1,8 @@
 //! The store: the bytes of all backups, deduplicated, compressed and verifiable, in four tables of the coffer.
 //!
-//! A volume is cut into chunks of 256 KiB named by their BLAKE3 hash. New chunks are appended to packs of about 8 MiB; a
-//! chunk's address, pack and slot, never changes. A segment lists the addresses of 256 MiB of a volume, a volume map lists
-//! segments; both are named by the hashes below them, so a whole volume is a Merkle tree and equal parts are shared between
+//! A volume is cut into chunks of 512 KiB named by their BLAKE3 hash. New chunks are appended to packs of about 8 MiB, whole
+//! or as deltas to what the volume had in their place; a chunk's address, pack and slot, never changes. A segment lists the
+//! addresses of 512 MiB of a volume, a volume map lists segments; both are named by the hashes below them, so a whole volume is a Merkle tree and equal parts are shared between
 //! backups. FORMAT.md describes the tables exactly.
 //!
 //! [`Store::begin`] takes a volume in, [`read`] gives it back, [`Store::gc`] removes what no map refers to.
@@ -14,6 +14,7 @@ mod gc;
 mod index;
 mod inspect;
 mod intake;
+mod previous;
 pub mod read;
 mod state;
 mod toc;
@@ -93,9 +94,10 @@ impl Store {
         Ok(Store { db, state: Shared::new(state), tocs: toc::Cache::new(), collecting: std::sync::Mutex::new(()) })
     }
 
-    /// Begins to take a volume in.
-    pub fn begin(&self) -> Ingest<'_> {
-        Ingest::new(self)
+    /// Begins to take a volume in. `previous`: the map of an earlier version of it, to which what has changed is stored as
+    /// deltas; it makes no difference to what can be read back.
+    pub fn begin(&self, previous: Option<i64>) -> Result<Ingest<'_>, StoreError> {
+        Ingest::new(self, previous)
     }
 
     /// Removes a volume map within the caller's transaction. The space of what only it referred to comes back by [`Store::gc`].

@@ -1,6 +1,7 @@
 //! Giving a volume back: windows of a few MiB are read in parallel, each in one short read transaction, and every level of
 //! the volume's hash tree is computed again, so that a changed bit anywhere is found and never passed on.
 
+use std::collections::HashMap;
 use std::ops::{DerefMut, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,8 @@ use super::{Store, StoreError};
 
 /// Bytes of the volume that are read at once.
 const WINDOW_BYTES: usize = 4 << 20;
+/// Bytes of a chunk, at most.
+const LARGEST_CHUNK: usize = WINDOW_BYTES;
 /// Segment names looked up in one transaction.
 const NAMES_AT_ONCE: usize = 256;
 
@@ -86,6 +89,8 @@ struct Window {
 struct Tools<B> {
     decoder: Decoder,
     stored: Vec<u8>,
+    /// Raw bytes of the base of a delta.
+    base: Vec<u8>,
     raw: B,
 }
 
@@ -102,7 +107,7 @@ impl<'a> MapReader<'a> {
         let damaged = |reason: &str| ReadError::Corrupt(Corrupt { offset: 0, length: size, reason: reason.to_string() });
         let chunk_size = usize::try_from(chunk_size)
             .ok()
-            .filter(|n| n.is_power_of_two() && (4096..=WINDOW_BYTES).contains(n))
+            .filter(|n| n.is_power_of_two() && (4096..=LARGEST_CHUNK).contains(n))
             .ok_or_else(|| damaged("the volume map has an impossible chunk size"))?;
         let segments = format::segments_from_bytes(&segments)
             .filter(|ids| ids.len() as u64 == size.div_ceil((chunk_size * SEGMENT_CHUNKS) as u64))
@@ -362,20 +367,30 @@ impl<'a> MapReader<'a> {
         let mut wanted: Vec<Wanted> = chunks
             .clone()
             .filter(|chunk| !plan.addresses[*chunk].is_zero())
-            .map(|chunk| Wanted { place: chunk - chunks.start, address: plan.addresses[chunk], hash: plan.hashes[chunk], raw: length(chunk) })
+            .map(|chunk| Wanted {
+                place: chunk - chunks.start,
+                address: plan.addresses[chunk],
+                what: What::Chunk { hash: plan.hashes[chunk], raw: length(chunk) },
+            })
             .collect();
         wanted.sort_unstable_by_key(|wanted| wanted.address);
         tools.stored.clear();
-        let found = self.store.db.read(|c| fetch(c, &wanted, &mut tools.stored, &mut faults))?;
+        let (found, bases) = self.store.db.read(|c| fetch(c, &wanted, &mut tools.stored, &mut faults))?;
+        let mut bases = bases.into_iter().map(|base| (base.place, base)).collect::<HashMap<_, _>>();
         for piece in found {
             let raw = &mut tools.raw[piece.place * self.chunk_size..][..piece.raw];
-            let decoded = tools.decoder.decode(piece.encoding, &tools.stored[piece.stored], raw);
-            let verdict = match decoded {
-                Ok(()) if *blake3::hash(raw).as_bytes() == piece.hash => None,
-                Ok(()) => Some("its bytes do not match its hash".to_string()),
-                Err(reason) => Some(reason),
-            };
-            faults[piece.place] = verdict;
+            tools.base.clear();
+            if let Encoding::Delta { .. } = piece.encoding {
+                // If it could not be read, the fault is noted already.
+                let Some(base) = bases.remove(&piece.place) else { continue };
+                tools.base.resize(base.raw, 0);
+                if let Err(reason) = base.decode(&mut tools.decoder, &tools.stored, &[], &mut tools.base) {
+                    faults[piece.place] = Some(format!("the chunk that it is a delta to is damaged: {reason}"));
+                    self.store.distrust(&[(base.address, base.hash)]);
+                    continue;
+                }
+            }
+            faults[piece.place] = piece.decode(&mut tools.decoder, &tools.stored, &tools.base, raw).err();
         }
         Ok(faults)
     }
@@ -390,22 +405,55 @@ impl<'a> MapReader<'a> {
 
 impl<B> Tools<B> {
     fn new(raw: B) -> Result<Tools<B>, StoreError> {
-        Ok(Tools { decoder: Decoder::new().map_err(StoreError::Codec)?, stored: Vec::new(), raw })
+        Ok(Tools { decoder: Decoder::new().map_err(StoreError::Codec)?, stored: Vec::new(), base: Vec::new(), raw })
+    }
+}
+
+/// A chunk that is stored whole, and what it takes in the store.
+pub struct FullChunk {
+    pub address: Address,
+    pub hash: Hash,
+    pub raw: Vec<u8>,
+    pub stored: usize,
+}
+
+/// Reads and verifies one chunk that is not a delta. None if it is not there or not whole; one that turns out to be damaged is
+/// not shared by later backups.
+pub(super) fn full_chunk(store: &Store, address: Address) -> Result<Option<FullChunk>, StoreError> {
+    let (mut stored, mut faults) = (Vec::new(), [None]);
+    let wanted = [Wanted { place: 0, address, what: What::Base }];
+    let found = store.db.read(|c| fetch_packs(c, &wanted, &mut stored, &mut faults))?;
+    let Some(piece) = found.into_iter().next() else { return Ok(None) };
+    let mut raw = vec![0; piece.raw];
+    let mut decoder = Decoder::new().map_err(StoreError::Codec)?;
+    match piece.decode(&mut decoder, &stored, &[], &mut raw) {
+        Ok(()) => Ok(Some(FullChunk { address, hash: piece.hash, raw, stored: piece.stored.len() })),
+        Err(_) => {
+            store.distrust(&[(address, piece.hash)]);
+            Ok(None)
+        }
     }
 }
 
 /// A chunk to be read.
 struct Wanted {
-    /// Its number in the window.
+    /// Its number in the window; for a base that of the chunk which needs it.
     place: usize,
     address: Address,
-    hash: Hash,
-    raw: usize,
+    what: What,
+}
+
+enum What {
+    /// The one that the segment lists.
+    Chunk { hash: Hash, raw: usize },
+    /// Whatever a delta refers to; its content is right if the delta's is.
+    Base,
 }
 
 /// A chunk whose stored bytes were read.
 struct Found {
     place: usize,
+    address: Address,
     hash: Hash,
     encoding: Encoding,
     raw: usize,
@@ -413,8 +461,37 @@ struct Found {
     stored: Range<usize>,
 }
 
-/// Reads the stored bytes of chunks, given by ascending address, in as few reads as possible. What cannot be read gets a fault.
-fn fetch(c: &Connection, wanted: &[Wanted], stored: &mut Vec<u8>, faults: &mut [Option<String>]) -> Result<Vec<Found>, StoreError> {
+impl Found {
+    /// Fills `raw` and verifies it; an error says what is wrong.
+    fn decode(&self, decoder: &mut Decoder, stored: &[u8], base: &[u8], raw: &mut [u8]) -> Result<(), String> {
+        decoder.decode(self.encoding, &stored[self.stored.clone()], base, raw)?;
+        if *blake3::hash(raw).as_bytes() == self.hash { Ok(()) } else { Err("its bytes do not match its hash".to_string()) }
+    }
+}
+
+/// Reads the stored bytes of chunks, given by ascending address, and those of the bases of deltas among them. What cannot be
+/// read gets a fault.
+fn fetch(
+    c: &Connection,
+    wanted: &[Wanted],
+    stored: &mut Vec<u8>,
+    faults: &mut [Option<String>],
+) -> Result<(Vec<Found>, Vec<Found>), StoreError> {
+    let found = fetch_packs(c, wanted, stored, faults)?;
+    let mut bases: Vec<Wanted> = found
+        .iter()
+        .filter_map(|piece| match piece.encoding {
+            Encoding::Delta { base } => Some(Wanted { place: piece.place, address: base, what: What::Base }),
+            _ => None,
+        })
+        .collect();
+    bases.sort_unstable_by_key(|base| base.address);
+    let bases = fetch_packs(c, &bases, stored, faults)?;
+    Ok((found, bases))
+}
+
+/// Reads the stored bytes of chunks, given by ascending address, in as few reads as possible.
+fn fetch_packs(c: &Connection, wanted: &[Wanted], stored: &mut Vec<u8>, faults: &mut [Option<String>]) -> Result<Vec<Found>, StoreError> {
     let mut found = Vec::with_capacity(wanted.len());
     for group in wanted.chunk_by(|a, b| a.address.pack() == b.address.pack()) {
         match fetch_pack(c, group, stored, faults, &mut found) {
@@ -469,7 +546,8 @@ fn fetch_pack(
             }
         };
         before = Some((wanted.address, place.clone()));
-        found.push(Found { place: wanted.place, hash: wanted.hash, encoding, raw: wanted.raw, stored: place });
+        let (place_in_window, address) = (wanted.place, wanted.address);
+        found.push(Found { place: place_in_window, address, hash: entry.hash, encoding, raw: entry.raw as usize, stored: place });
     }
     run.read(&data, stored)
 }
@@ -497,8 +575,11 @@ fn plausible(entry: Option<Entry>, wanted: &Wanted, pack_bytes: usize) -> Result
     let Some(encoding) = entry.encoding() else {
         return Err(format!("{place} holds no chunk"));
     };
-    let fits = entry.hash == wanted.hash
-        && entry.raw as usize == wanted.raw
+    let expected = match wanted.what {
+        What::Chunk { hash, raw } => entry.hash == hash && entry.raw as usize == raw,
+        What::Base => entry.base().is_none() && entry.raw as usize <= LARGEST_CHUNK,
+    };
+    let fits = expected
         && entry.stored <= entry.raw
         && entry.offset.checked_add(entry.stored).is_some_and(|end| end as usize <= pack_bytes);
     if fits { Ok((entry, encoding)) } else { Err(format!("the entry of {place} is damaged")) }

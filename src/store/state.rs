@@ -78,12 +78,13 @@ impl Lease {
         Lease { state: state.clone(), id }
     }
 
-    /// Holds a chunk that the index led to. False if it was removed meanwhile: then it must not be used.
-    pub(super) fn hold_if_indexed(&self, segment: u64, hash: &Hash, address: Address) -> bool {
+    /// Holds chunks, such as one that the index led to and its base. False if one of them was removed from the index
+    /// meanwhile: then none is held, and none must be used.
+    pub(super) fn hold_if_indexed(&self, segment: u64, chunks: &[(Hash, Address)]) -> bool {
         let mut state = self.state.lock();
-        let there = state.index.contains(hash, address);
+        let there = chunks.iter().all(|(hash, address)| state.index.contains(hash, *address));
         if there {
-            self.hold_in(&mut state, segment, address);
+            chunks.iter().for_each(|(_, address)| self.hold_in(&mut state, segment, *address));
         }
         there
     }
@@ -201,9 +202,10 @@ mod tests {
         lease.hold(0, early);
         lease.hold_segments([7]);
         shared.lock().begin_marks(vec![(1, 3)]);
-        assert!(!lease.hold_if_indexed(1, &hash, late));
+        assert!(!lease.hold_if_indexed(1, &[(hash, late)]));
         shared.lock().index.insert(&hash, late);
-        assert!(lease.hold_if_indexed(1, &hash, late));
+        assert!(!lease.hold_if_indexed(1, &[(hash, late), (hash, Address::new(1, 2))]));
+        assert!(lease.hold_if_indexed(1, &[(hash, late)]));
         lease.hold_segments([8]);
         drop(lease);
         let mut state = shared.lock();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::StoreError;
-use super::format::{Address, ENTRY_BYTES, Hash, Toc};
+use super::format::{Address, ENTRY_BYTES, Entry, Toc};
 use crate::db::Db;
 
 /// Bytes of entries kept: some hundred packs of usual size.
@@ -55,9 +55,9 @@ impl Cache {
         Cache { inner: Mutex::default() }
     }
 
-    /// The name of the chunk at an address; None if there is no such chunk. What is cached may be older than a compaction:
-    /// whoever relies on the answer must hold the address (state.rs).
-    pub fn hash_at(&self, db: &Db, address: Address) -> Result<Option<Hash>, StoreError> {
+    /// What is known of the chunk at an address; None if there is no such chunk. What is cached may be older than a
+    /// compaction: whoever relies on the name must hold the address (state.rs), and nobody may rely on the place in the pack.
+    pub fn entry_at(&self, db: &Db, address: Address) -> Result<Option<Entry>, StoreError> {
         let toc = match self.get(address.pack()) {
             Some(toc) => toc,
             None => match db.read(|c| Stored::load(c, address.pack()))? {
@@ -66,7 +66,7 @@ impl Cache {
             },
         };
         let entry = toc.toc().and_then(|toc| toc.entry(address.slot()));
-        Ok(entry.filter(|entry| !entry.is_dead()).map(|entry| entry.hash))
+        Ok(entry.filter(|entry| !entry.is_dead()))
     }
 
     fn get(&self, pack: i64) -> Option<Arc<Stored>> {
