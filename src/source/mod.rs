@@ -6,13 +6,16 @@
 //! one exception are links that lead from one name in `/dev` to another, because names such as `/dev/vg/volume` are stable
 //! and the `/dev/dm-3` behind them is not.
 //!
-//! Where files can share blocks, [`changes`] tells what differs between two reflink copies of an image without reading them.
+//! Where files can share blocks, [`reflink`] makes a copy of an image as it is at one moment, and [`changes`] tells what differs
+//! between two such copies without reading them.
 
 mod buffer;
 mod error;
 #[allow(dead_code)] // the engine does not ask yet
 mod extents;
 mod path;
+#[allow(dead_code)]
+pub mod reflink;
 mod target;
 
 use std::fs::File;
