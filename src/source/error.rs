@@ -37,6 +37,10 @@ pub enum SourceError {
     Read { path: PathBuf, offset: u64, error: io::Error },
     #[error("{path} cannot be written at byte {offset}: {error}")]
     Write { path: PathBuf, offset: u64, error: io::Error },
+    #[error("the extents of {path} cannot be relied on: {error}")]
+    Extents { path: PathBuf, error: io::Error },
+    #[error("{0} belongs to another user, or others may write to it")]
+    NotOurs(PathBuf),
     #[error("the disk of {0} is full")]
     NoSpace(PathBuf),
     #[error("{path}: {error}")]
