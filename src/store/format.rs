@@ -6,12 +6,13 @@ pub type Hash = [u8; 32];
 
 /// Stands for a chunk, or a whole segment, that is all zeros.
 pub const ZERO_HASH: Hash = [0; 32];
-/// Bytes of a volume in one chunk, in new backups. Older ones may have other sizes.
-pub const CHUNK_SIZE: u32 = 512 << 10;
-/// Chunks in a segment (512 MiB of a volume); the last one of a volume may have fewer.
+/// Bytes of a volume in one chunk, in new backups. Older ones may have other sizes. Small in unit tests, where many chunks say
+/// more than many bytes.
+pub const CHUNK_SIZE: u32 = if cfg!(test) { 64 << 10 } else { 1 << 20 };
+/// Chunks in a segment (1 GiB of a volume); the last one of a volume may have fewer.
 pub const SEGMENT_CHUNKS: usize = 1024;
 /// A pack is closed once it holds this many stored bytes.
-pub const PACK_BYTES: usize = 8 << 20;
+pub const PACK_BYTES: usize = if cfg!(test) { 2 << 20 } else { 8 << 20 };
 /// Slots that an address can tell apart within a pack.
 pub const PACK_SLOTS: usize = 1 << SLOT_BITS;
 /// `segment.format`, and `pack_toc.format` of packs without deltas.

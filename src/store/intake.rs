@@ -15,7 +15,7 @@ use super::state::Lease;
 use super::{Store, StoreError};
 
 /// Segments collected before they are committed even if the open pack is not full: 16 GiB of a volume with few changes.
-const SEGMENTS_AT_ONCE: usize = 32;
+const SEGMENTS_AT_ONCE: usize = 16;
 /// Bytes of packs written before the WAL is moved into the file. Each time costs two waits for the disk.
 const CHECKPOINT_BYTES: u64 = 4 * PACK_BYTES as u64;
 

@@ -1,8 +1,8 @@
 //! The store: the bytes of all backups, deduplicated, compressed and verifiable, in four tables of the coffer.
 //!
-//! A volume is cut into chunks of 512 KiB named by their BLAKE3 hash. New chunks are appended to packs of about 8 MiB, whole
+//! A volume is cut into chunks of 1 MiB named by their BLAKE3 hash. New chunks are appended to packs of about 8 MiB, whole
 //! or as deltas to what the volume had in their place; a chunk's address, pack and slot, never changes. A segment lists the
-//! addresses of 512 MiB of a volume, a volume map lists segments; both are named by the hashes below them, so a whole volume is a Merkle tree and equal parts are shared between
+//! addresses of 1 GiB of a volume, a volume map lists segments; both are named by the hashes below them, so a whole volume is a Merkle tree and equal parts are shared between
 //! backups. FORMAT.md describes the tables exactly.
 //!
 //! [`Store::begin`] takes a volume in, [`read`] gives it back, [`Store::gc`] removes what no map refers to.

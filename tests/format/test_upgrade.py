@@ -29,10 +29,12 @@ def unpack(daemon, fixture):
     daemon.coffer.write_bytes(zstandard.ZstdDecompressor().decompress(packed, max_output_size=64 << 20))
 
 
-@pytest.fixture
-def old(start_daemon):
+@pytest.fixture(params=[1, 2])
+def old(start_daemon, request):
+    """A coffer of each older format. That of format 2 is the other one as the first program of that format has upgraded it."""
     daemon = start_daemon(start=False)
-    unpack(daemon, "format-1.db.zst")
+    unpack(daemon, f"format-{request.param}.db.zst")
+    daemon.format = request.param
     return daemon
 
 
@@ -59,7 +61,7 @@ def test_every_backup_of_format_1_restores(old):
 
 def test_the_catalog_of_format_1_is_kept(old):
     ada = serve(old)
-    assert old.sql("PRAGMA user_version") == [(2,)]
+    assert old.sql("PRAGMA user_version") == [(3,)]
     assert sorted(i["name"] for i in ada.list(INSTANCES)) == ["copy", "gone", "web"]
     assert [s["description"] for s in ada.list(SCHEDULES)] == ["nightly"]
     assert [u["username"] for u in ada.list(USERS)] == ["ada"]
@@ -84,6 +86,8 @@ def test_the_parts_of_old_backups_are_in_the_other_dialect_too(old):
 @pytest.mark.parametrize("write", [1, 5, 20])
 def test_an_upgrade_that_is_killed_begins_again(old, write):
     """Killed at a write of the upgrade, the coffer is of the old format, and the next start does it."""
+    if old.format == 2 and write > 5:
+        pytest.skip("this upgrade writes less")
     whole = old.base / "old.db"
     shutil.copy(old.coffer, whole)
     old.wrapper = ["strace", "-f", "-o", "/dev/null", "-e", "trace=pwrite64", "-e", f"inject=pwrite64:signal=KILL:when={write}",
@@ -94,4 +98,4 @@ def test_an_upgrade_that_is_killed_begins_again(old, write):
     old.wrapper = []
     ada = serve(old)
     assert [b["uuid"] for b in ada.list(BACKUPS)] == [FIRST, SECOND]
-    assert re.search("from format 1 to 2", old.log())
+    assert re.search(f"from format {old.format} to 3", old.log())
