@@ -71,14 +71,18 @@ impl Job {
     }
 }
 
-const SELECT: &str = "SELECT j.id, j.kind, j.backup_id, j.volume_id, j.source_id, j.target, \
-    (SELECT json_group_array(b.volume_id) FROM volume_backup b WHERE b.backup_id = j.backup_id AND j.kind = 'create') FROM job j";
+/// The last column: the volumes that a backup reads, or those of the instance that a restore makes.
+const SELECT: &str = "SELECT j.id, j.kind, j.backup_id, j.volume_id, j.source_id, j.target, CASE j.kind \
+    WHEN 'create' THEN (SELECT json_group_array(b.volume_id) FROM volume_backup b WHERE b.backup_id = j.backup_id) \
+    WHEN 'restore' THEN (SELECT json_group_array(iv.volume_id) FROM instance_volume iv \
+        WHERE iv.instance_id = json_extract(j.target, '$.instance')) \
+    ELSE '[]' END FROM job j";
 
 fn read(row: &Row) -> rusqlite::Result<Job> {
     let target: String = row.get(5)?;
-    let read: String = row.get(6)?;
+    let more: String = row.get(6)?;
     let (volume_id, source_id) = (row.get(3)?, row.get(4)?);
-    let read: Vec<Option<i64>> = serde_json::from_str(&read).unwrap_or_default();
+    let more: Vec<Option<i64>> = serde_json::from_str(&more).unwrap_or_default();
     Ok(Job {
         id: row.get(0)?,
         kind: row.get(1)?,
@@ -86,7 +90,7 @@ fn read(row: &Row) -> rusqlite::Result<Job> {
         volume_id,
         source_id,
         target: serde_json::from_str(&target).unwrap_or(Value::Null),
-        volumes: read.into_iter().chain([volume_id, source_id]).flatten().collect(),
+        volumes: more.into_iter().chain([volume_id, source_id]).flatten().collect(),
     })
 }
 
@@ -170,7 +174,9 @@ pub fn is_promised(connection: &Connection, kind: JobKind, volume_id: i64) -> ru
 pub fn on_volume(connection: &Connection, volume_id: i64) -> rusqlite::Result<bool> {
     connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM job WHERE volume_id = ?1 OR source_id = ?1)
-            OR EXISTS (SELECT 1 FROM job j JOIN volume_backup b ON b.backup_id = j.backup_id WHERE j.kind = 'create' AND b.volume_id = ?1)",
+            OR EXISTS (SELECT 1 FROM job j JOIN volume_backup b ON b.backup_id = j.backup_id WHERE j.kind = 'create' AND b.volume_id = ?1)
+            OR EXISTS (SELECT 1 FROM instance_volume iv JOIN restoration r ON r.instance_id = iv.instance_id JOIN job j ON j.backup_id = r.backup_id
+                WHERE iv.volume_id = ?1 AND j.kind = 'restore' AND json_extract(j.target, '$.instance') = iv.instance_id)",
         [volume_id],
         |row| row.get(0),
     )

@@ -274,6 +274,25 @@ def test_a_volume_at_work_is_not_forgotten(slow):
     assert len(lab.member.ids()) == 2
 
 
+def test_a_disk_of_a_restore_to_a_new_instance_takes_no_other_order(braked):
+    """An administrator who resets it from `creating` does not make two restores write to it at once."""
+    lab = braked(slow_reads, "slow.img", config="[engine]\njobs = 1")
+    disk, other = lab.disk(4 * MIB), lab.member.backup(lab.registered())
+    backup = lab.backup(lab.instance([disk]))
+    lab.member.create(lab.registered(8 * MIB, "slow.img"))  # what comes after it waits
+    new = lab.restore(backup, wait=None)
+    volume, = lab.volumes_of(new)
+    assert volume["status"] == "creating"
+    lab.admin.volume_action(volume, "os-reset_status", {"status": "available"})
+    assert lab.member.volume(volume)["status"] == "restoring-backup"
+    fault(lab.member.post(f"/backups/{other['id']}/restore", {"restore": {"volume_id": volume["id"]}}), 400)
+    fault(lab.member.post("/snapshots", {"snapshot": {"volume_id": volume["id"], "force": True}}), 400)
+    fault(lab.member.post("/volumes", {"volume": {"size": 1, "source_volid": volume["id"]}}), 400)
+    lab.wait_state(new["url"], "Offline")
+    lab.member.wait_volume(volume)
+    assert_same_bytes(disk, lab.path(volume))
+
+
 def test_an_instance_backup_whose_part_is_being_restored(braked):
     """It is busy for Waldur, too: a deletion or another restore does not pull its data away."""
     lab = braked(slow_writes, "target.img", config="[engine]\njobs = 4")
