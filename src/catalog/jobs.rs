@@ -1,7 +1,5 @@
 //! Jobs: work that was promised with a state change and not yet done.
 
-use std::collections::HashSet;
-
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
@@ -138,27 +136,17 @@ pub fn revoke(connection: &Connection, backup_id: i64, kind: JobKind) -> rusqlit
 
 /// The promised work, oldest first.
 pub fn all(connection: &Connection) -> rusqlite::Result<Vec<Job>> {
-    connection.prepare_cached(&format!("{SELECT} ORDER BY j.id"))?.query_map([], read)?.collect()
+    after(connection, 0)
 }
 
-/// The oldest promised work of a kind that is wanted, that is not `running`, and that needs nothing which running or older
-/// work claims: what concerns one volume or one backup is done in the order it was promised in.
-pub fn next(
-    connection: &Connection,
-    wanted: impl Fn(JobKind) -> bool,
-    running: impl Fn(i64) -> bool,
-    mut claimed: HashSet<Claim>,
-) -> rusqlite::Result<Option<Job>> {
-    let mut statement = connection.prepare_cached(&format!("{SELECT} ORDER BY j.id"))?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let job = read(row)?;
-        if !running(job.id) && wanted(job.kind) && !job.claims().any(|claim| claimed.contains(&claim)) {
-            return Ok(Some(job));
-        }
-        claimed.extend(job.claims());
-    }
-    Ok(None)
+/// The work that was promised after the job with this id, oldest first.
+pub fn after(connection: &Connection, id: i64) -> rusqlite::Result<Vec<Job>> {
+    connection.prepare_cached(&format!("{SELECT} WHERE j.id > ? ORDER BY j.id"))?.query_map([id], read)?.collect()
+}
+
+/// Is the job still promised?
+pub fn is_there(connection: &Connection, id: i64) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM job WHERE id = ?)")?.query_row([id], |row| row.get(0))
 }
 
 /// Is there work of this kind to be done on the volume itself?
