@@ -159,7 +159,7 @@ impl Engine {
                     }
                 }
                 Goal::Volume { id, part, fresh, rename } => take_over(tx, *id, *part, *fresh, *rename)?,
-                Goal::Path { .. } => {}
+                Goal::Path { .. } => job.volume_id.map_or(Ok(()), |id| mend(tx, id))?,
             }
             release(tx, job, "resource_backup_restoration_succeeded", Severity::Info, None)
         });
@@ -239,6 +239,16 @@ fn take_over(tx: &Transaction, volume_id: i64, part_id: i64, fresh: bool, rename
     Ok(())
 }
 
+/// A volume that was written over by its path is good, whatever an earlier restore has left of it.
+fn mend(tx: &Transaction, volume_id: i64) -> rusqlite::Result<()> {
+    match volumes::by_id(tx, volume_id)? {
+        Some(volume) if matches!(volume.state, VolumeState::Error | VolumeState::ErrorRestoring) => {
+            volumes::set_state(tx, volume_id, VolumeState::Available, "", clock::now_ms())
+        }
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn make_private_directory(path: &Path) -> Result<(), EngineError> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
@@ -268,8 +278,13 @@ pub fn remove_files(gone: &[Volume]) {
 pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str, corrupt: Option<&str>) -> rusqlite::Result<()> {
     let now = clock::now_ms();
     let backup_id = job.backup_id.unwrap_or_default();
-    let mut told = reason.to_string();
-    match Goal::read(&job.target) {
+    let goal = Goal::read(&job.target);
+    let told = match &goal {
+        // Everybody who sees the backup sees its events; where on the host an administrator restores to is not theirs to know.
+        Some(Goal::Path { path, .. }) => reason.replace(&path.display().to_string(), "the target"),
+        _ => reason.to_string(),
+    };
+    match goal {
         Some(Goal::Instance { id, .. }) => {
             instances::set_state(tx, id, InstanceState::Erred, reason)?;
             for volume in volumes::of_instance(tx, id)? {
@@ -277,8 +292,7 @@ pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str, corrupt: Option<&s
             }
         }
         Some(Goal::Volume { id, .. }) => fail_volume(tx, id, reason, now)?,
-        // Everybody who sees the backup sees its events; where on the host an administrator restores to is not theirs to know.
-        Some(Goal::Path { path, .. }) => told = reason.replace(&path.display().to_string(), "the target"),
+        Some(Goal::Path { .. }) => job.volume_id.map_or(Ok(()), |id| fail_volume(tx, id, &told, now))?,
         None => {}
     }
     release(tx, job, "resource_backup_restoration_failed", Severity::Error, Some(&told))?;

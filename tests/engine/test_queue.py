@@ -28,5 +28,5 @@ def test_eight_times_the_deletions_cost_about_eight_times_as_much(start_daemon):
         wait_for(lambda: lab.d.sql("SELECT count(*) FROM backup") == [(0,)], f"{count} deletions", 150, 0.05)
         return cpu_seconds(lab.d)
 
-    few, many = deletions(1000), deletions(8000)
+    few, many = deletions(500), deletions(4000)
     assert many < 16 * few, (few, many)
