@@ -1,6 +1,6 @@
 //! Jobs: work that was promised with a state change and not yet done.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 use serde_json::Value;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +170,7 @@ pub fn on_volume(connection: &Connection, volume_id: i64) -> rusqlite::Result<bo
     )
 }
 
-pub fn of_backup(connection: &Connection, backup_id: i64) -> rusqlite::Result<Option<Job>> {
-    connection.prepare_cached(&format!("{SELECT} WHERE j.backup_id = ? ORDER BY j.id"))?.query_row([backup_id], read).optional()
+/// The promised work on a backup, oldest first.
+pub fn of_backup(connection: &Connection, backup_id: i64) -> rusqlite::Result<Vec<Job>> {
+    connection.prepare_cached(&format!("{SELECT} WHERE j.backup_id = ? ORDER BY j.id"))?.query_map([backup_id], read)?.collect()
 }

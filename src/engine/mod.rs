@@ -190,16 +190,15 @@ impl Engine {
     /// another state. What it was restored to is in error then.
     pub fn cancel(&self, backup_id: i64) {
         let mut dispatch = self.dispatch();
-        let running = dispatch.running.values().find(|running| running.job.backup_id == Some(backup_id));
-        match running {
-            Some(running) => running.cancel.store(true, Ordering::Relaxed),
-            None => match self.db.read(|c| jobs::of_backup(c, backup_id)) {
-                Ok(Some(job)) if job.kind == JobKind::Restore => {
-                    dispatch.cancelled.insert(job.id);
-                }
-                Ok(_) => {}
-                Err(error) => log_catalog("cancel promised work", &error),
-            },
+        for running in dispatch.running.values().filter(|running| running.job.backup_id == Some(backup_id)) {
+            running.cancel.store(true, Ordering::Relaxed);
+        }
+        match self.db.read(|c| jobs::of_backup(c, backup_id)) {
+            Ok(mut jobs) => {
+                jobs.retain(|job| job.kind == JobKind::Restore && !dispatch.running.contains_key(&job.id));
+                dispatch.cancelled.extend(jobs.iter().map(|job| job.id));
+            }
+            Err(error) => log_catalog("cancel promised work", &error),
         }
     }
 

@@ -64,7 +64,7 @@ fn settle_without_job(tx: &Transaction) -> rusqlite::Result<()> {
         backups::transition(tx, backup.id, BackupState::Restoring, BackupState::Ready)?;
     }
     for backup in backups::in_state(tx, BackupState::Deleting)? {
-        if jobs::of_backup(tx, backup.id)?.is_none() {
+        if jobs::of_backup(tx, backup.id)?.is_empty() {
             jobs::insert(tx, JobKind::Delete, backup.id, None, &serde_json::Value::Null, crate::clock::now_ms())?;
         }
     }

@@ -12,7 +12,7 @@ use super::{Engine, EngineError, Running, orders};
 use crate::catalog::backups;
 use crate::catalog::events::Severity;
 use crate::catalog::instances;
-use crate::catalog::jobs::{self, Job};
+use crate::catalog::jobs::{self, Job, JobKind};
 use crate::catalog::volume_backups::{self, Part};
 use crate::catalog::volumes::{self, Volume};
 use crate::catalog::dashed;
@@ -320,8 +320,11 @@ fn fail_volume(tx: &Transaction, id: i64, reason: &str, now: i64) -> rusqlite::R
 /// The backup is as it was before the restore; one that was given another state meanwhile keeps that.
 fn release(tx: &Transaction, job: &Job, kind: &str, severity: Severity, reason: Option<&str>) -> rusqlite::Result<()> {
     let backup_id = job.backup_id.unwrap_or_default();
-    backups::transition(tx, backup_id, BackupState::Restoring, BackupState::Ready)?;
     jobs::remove(tx, job.id)?;
+    // An administrator may have reset it, and another restore been ordered since.
+    if !jobs::of_backup(tx, backup_id)?.iter().any(|job| job.kind == JobKind::Restore) {
+        backups::transition(tx, backup_id, BackupState::Restoring, BackupState::Ready)?;
+    }
     let Some(backup) = backups::by_id(tx, backup_id)? else { return Ok(()) };
     orders::log_backup(tx, &backup, kind, severity, || match reason {
         None => format!("A {} of {} has been restored.", backup.kind.noun(), backup.subject),
