@@ -379,6 +379,16 @@ def test_event_of_a_failed_backup(lab):
     assert "resource_backup_creation_failed" in lab.events_about(failed["id"])
 
 
+def test_a_backup_in_no_zone_fails_in_the_same_words(lab):
+    """As one whose disk is gone: whoever looks for failed backups of a volume by their message finds both."""
+    volume = lab.admin.volume(lab.filled(name="ledger"))
+    lab.member.wait(lab.member.create(volume, availability_zone="far-away"), "error")
+    lab.path(volume).unlink()
+    lab.member.wait(lab.member.create(volume), "error")
+    messages = [e["message"] for e in lab.events(event_type="resource_backup_creation_failed") if "ledger" in e["message"]]
+    assert len(messages) == 2 and all(m.startswith("A backup of ledger has failed: ") for m in messages), messages
+
+
 def test_event_of_a_failed_restore(lab):
     backup = lab.member.backup(lab.registered())
     target = lab.registered()
