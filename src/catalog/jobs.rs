@@ -134,6 +134,11 @@ pub fn revoke(connection: &Connection, backup_id: i64, kind: JobKind) -> rusqlit
     Ok(connection.execute("DELETE FROM job WHERE backup_id = ? AND kind = ?", params![backup_id, kind])? > 0)
 }
 
+/// The same for work on a volume itself.
+pub fn revoke_on_volume(connection: &Connection, volume_id: i64, kind: JobKind) -> rusqlite::Result<bool> {
+    Ok(connection.execute("DELETE FROM job WHERE volume_id = ? AND kind = ?", params![volume_id, kind])? > 0)
+}
+
 /// The promised work, oldest first.
 pub fn all(connection: &Connection) -> rusqlite::Result<Vec<Job>> {
     after(connection, 0)
@@ -168,6 +173,11 @@ pub fn on_volume(connection: &Connection, volume_id: i64) -> rusqlite::Result<bo
         [volume_id],
         |row| row.get(0),
     )
+}
+
+/// The promised work that names the volume, oldest first.
+pub fn of_volume(connection: &Connection, volume_id: i64) -> rusqlite::Result<Vec<Job>> {
+    connection.prepare_cached(&format!("{SELECT} WHERE ?1 IN (j.volume_id, j.source_id) ORDER BY j.id"))?.query_map([volume_id], read)?.collect()
 }
 
 /// The promised work on a backup, oldest first.

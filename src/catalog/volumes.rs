@@ -169,6 +169,15 @@ pub fn set_state(connection: &Connection, id: i64, state: VolumeState, error: &s
     Ok(())
 }
 
+/// The state that work on the volume leaves it in. One that is to be deleted meanwhile stays so, or nothing would delete it.
+pub fn leave(connection: &Connection, id: i64, state: VolumeState, error: &str, now: i64) -> rusqlite::Result<()> {
+    connection.execute(
+        "UPDATE volume SET state = ?, error_message = ?, updated = ? WHERE id = ? AND state <> ?",
+        params![state, error, now, id, VolumeState::Deleting],
+    )?;
+    Ok(())
+}
+
 /// The size as found on disk: a volume may be extended between backups.
 pub fn set_size(connection: &Connection, id: i64, size: i64) -> rusqlite::Result<()> {
     connection.execute("UPDATE volume SET size = ? WHERE id = ? AND size <> ?", params![size, id, size])?;
@@ -208,6 +217,10 @@ pub fn set_attachment(connection: &Connection, id: i64, attachment: Option<&str>
 pub fn delete(connection: &Connection, id: i64) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM volume WHERE id = ?", [id])?;
     Ok(())
+}
+
+pub fn in_state(connection: &Connection, state: VolumeState) -> rusqlite::Result<Vec<Volume>> {
+    connection.prepare_cached(&format!("{} WHERE v.state = ? ORDER BY v.id", select()))?.query_map([state], read)?.collect()
 }
 
 fn one(connection: &Connection, condition: &str, value: impl rusqlite::ToSql) -> rusqlite::Result<Option<Volume>> {

@@ -256,9 +256,8 @@ impl Engine {
     fn work(&self, lane: Lane) {
         while let Some(running) = self.next(lane) {
             let attempt = std::panic::AssertUnwindSafe(|| self.run(&running));
-            if std::panic::catch_unwind(attempt).is_err() {
-                self.settle(&running.job, "an internal error; see the daemon's log");
-            }
+            let _ = std::panic::catch_unwind(attempt); // a panic was logged where it happened
+            self.bring_to_an_end(&running.job);
             self.end(&running.job);
             self.note_activity();
         }
@@ -319,6 +318,25 @@ impl Engine {
         }
     }
 
+    /// A job whose end has not been recorded has met a fault of ours. It fails, or if not even that can be written down, is
+    /// forgotten: what it leaves behind is settled at the next start.
+    fn bring_to_an_end(&self, job: &Job) {
+        if self.is_unfinished(job) {
+            self.settle(job, "an internal error; see the daemon's log");
+        }
+        if self.is_unfinished(job) {
+            self.write_down("forget a job", |tx| jobs::remove(tx, job.id));
+        }
+    }
+
+    /// Is the job still promised, although it has run? At shutdown the next start goes on with it.
+    fn is_unfinished(&self, job: &Job) -> bool {
+        !self.is_stopping() && self.db.read(|c| jobs::is_there(c, job.id)).unwrap_or_else(|error| {
+            log_catalog("look for the end of a job", &error);
+            false
+        })
+    }
+
     /// Gives a job that cannot go on its honest end.
     fn settle(&self, job: &Job, reason: &str) {
         match job.kind {
@@ -329,15 +347,18 @@ impl Engine {
         }
     }
 
-    /// Writes an end down, trying again while the disk is full; gives up at shutdown, since recovery does it at the next start.
+    /// Writes an end down, trying again while the disk is full; gives up at shutdown, since recovery does it at the next start,
+    /// and where trying again is of no use ([`Engine::bring_to_an_end`]).
     fn write_down<T>(&self, what: &str, mut write: impl FnMut(&rusqlite::Transaction) -> rusqlite::Result<T>) -> Option<T> {
         loop {
             match self.db.write(&mut write) {
                 Ok(value) => return Some(value),
-                Err(error) => log_catalog(what, &error),
-            }
-            if self.is_stopping() {
-                return None;
+                Err(error) => {
+                    log_catalog(what, &error);
+                    if self.is_stopping() || !may_pass(&error) {
+                        return None;
+                    }
+                }
             }
             std::thread::sleep(RETRY);
         }
@@ -361,6 +382,11 @@ impl Dispatch {
         self.running.insert(running.job.id, running.clone());
         running
     }
+}
+
+/// Can the same write succeed later? Not if it is the write that is wrong, and not the disk.
+fn may_pass(error: &rusqlite::Error) -> bool {
+    !matches!(error.sqlite_error_code(), None | Some(rusqlite::ErrorCode::ConstraintViolation))
 }
 
 fn log_catalog(what: &str, error: &rusqlite::Error) {

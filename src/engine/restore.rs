@@ -155,7 +155,7 @@ impl Engine {
                     let state = if *start { InstanceState::Online } else { InstanceState::Offline };
                     instances::set_state(tx, *id, state, "")?;
                     for volume in volumes::of_instance(tx, *id)? {
-                        volumes::set_state(tx, volume.id, VolumeState::Available, "", clock::now_ms())?;
+                        volumes::leave(tx, volume.id, VolumeState::Available, "", clock::now_ms())?;
                     }
                 }
                 Goal::Volume { id, part, fresh, rename } => take_over(tx, *id, *part, *fresh, *rename)?,
@@ -163,11 +163,7 @@ impl Engine {
             }
             release(tx, job, "resource_backup_restoration_succeeded", Severity::Info, None)
         });
-        if let Goal::Path { task, .. } = goal
-            && let Some(task) = self.tasks.get(*task)
-        {
-            task.finish(Ok(super::tasks::progress_json(&running.progress)));
-        }
+        self.finish_task(Some(goal), Ok(super::tasks::progress_json(&running.progress)));
     }
 
     /// The backup is Ready again (its data is fine) unless `corrupt` says that it is not; what was being made is Erred.
@@ -175,10 +171,15 @@ impl Engine {
         let goal = Goal::read(&job.target);
         self.remove_half_written(goal.as_ref());
         self.write_down("record a failed restoration", |tx| fail(tx, job, reason, corrupt));
+        self.finish_task(goal.as_ref(), Err(reason.to_string()));
+    }
+
+    /// Tells the administrator who waits for a restore to a path.
+    pub(super) fn finish_task(&self, goal: Option<&Goal>, outcome: Result<Value, String>) {
         if let Some(Goal::Path { task, .. }) = goal
-            && let Some(task) = self.tasks.get(task)
+            && let Some(task) = self.tasks.get(*task)
         {
-            task.finish(Err(reason.to_string()));
+            task.finish(outcome);
         }
     }
 
@@ -210,7 +211,7 @@ impl Engine {
 /// if it has none of its own.
 fn take_over(tx: &Transaction, volume_id: i64, part_id: i64, fresh: bool, rename: bool) -> rusqlite::Result<()> {
     let now = clock::now_ms();
-    volumes::set_state(tx, volume_id, VolumeState::Available, "", now)?;
+    volumes::leave(tx, volume_id, VolumeState::Available, "", now)?;
     let (Some(volume), Some(backup)) = (volumes::by_id(tx, volume_id)?, volume_backups::by_id(tx, part_id)?) else { return Ok(()) };
     if backup.kind == BackupKind::Snapshot {
         return volumes::set_flags(tx, volume_id, backup.bootable, volume.readonly, now);
@@ -243,7 +244,7 @@ fn take_over(tx: &Transaction, volume_id: i64, part_id: i64, fresh: bool, rename
 fn mend(tx: &Transaction, volume_id: i64) -> rusqlite::Result<()> {
     match volumes::by_id(tx, volume_id)? {
         Some(volume) if matches!(volume.state, VolumeState::Error | VolumeState::ErrorRestoring) => {
-            volumes::set_state(tx, volume_id, VolumeState::Available, "", clock::now_ms())
+            volumes::leave(tx, volume_id, VolumeState::Available, "", clock::now_ms())
         }
         _ => Ok(()),
     }
@@ -288,7 +289,7 @@ pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str, corrupt: Option<&s
         Some(Goal::Instance { id, .. }) => {
             instances::set_state(tx, id, InstanceState::Erred, reason)?;
             for volume in volumes::of_instance(tx, id)? {
-                volumes::set_state(tx, volume.id, VolumeState::ErrorRestoring, reason, now)?;
+                volumes::leave(tx, volume.id, VolumeState::ErrorRestoring, reason, now)?;
             }
         }
         Some(Goal::Volume { id, .. }) => fail_volume(tx, id, reason, now)?,
@@ -311,7 +312,7 @@ fn fail_volume(tx: &Transaction, id: i64, reason: &str, now: i64) -> rusqlite::R
         _ if reason == CANCELLED => VolumeState::Error,
         _ => VolumeState::ErrorRestoring,
     };
-    volumes::set_state(tx, id, state, reason, now)?;
+    volumes::leave(tx, id, state, reason, now)?;
     orders::log_volume(tx, &volume, "resource_volume_restoration_failed", Severity::Error, || {
         format!("Volume {} could not be restored: {reason}", volume.title())
     })
