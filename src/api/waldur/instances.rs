@@ -194,16 +194,21 @@ fn switch(context: &Context, uuid: &str, action: &str) -> ApiResult {
                 return Err(ApiError::detail(409, message));
             }
         };
-        let written = volumes::of_instance(tx, instance.id)?.into_iter().find(|volume| {
-            matches!(volume.status, VolumeState::RestoringBackup | VolumeState::Extending)
-        });
-        if let Some(volume) = written.filter(|_| state == InstanceState::Online) {
-            let message = format!("Volume {} is {}; try again later.", volume.name, volume.status.as_str());
-            return Err(ApiError::detail(409, message));
+        if state == InstanceState::Online {
+            volumes::of_instance(tx, instance.id)?.iter().try_for_each(can_be_run_on)?;
         }
         instances::set_state(tx, instance.id, state, "")?;
         Ok(Response::json(202, &json!({"status": format!("{action} was scheduled")})))
     })
+}
+
+fn can_be_run_on(volume: &Volume) -> Result<(), ApiError> {
+    let why = match volume.status {
+        VolumeState::RestoringBackup | VolumeState::Extending => "try again later",
+        _ if !volume.state.is_whole() => orders::NOT_WHOLE,
+        _ => return Ok(()),
+    };
+    Err(ApiError::detail(409, format!("Volume {} is {}; {why}.", volume.name, volume.status.as_str())))
 }
 
 // ---- registration
