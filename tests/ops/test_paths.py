@@ -115,7 +115,7 @@ def test_restored_volumes_can_be_backed_up_and_restored_over(own):
 @pytest.mark.parametrize("how", ["kill", "term"])
 def test_a_registered_disk_that_was_overwritten_by_half_is_in_error(start_daemon, how):
     """As after a restore through Cinder: it would be taken for good, and be in the next backup. Overwriting it again mends it."""
-    daemon = start_daemon("shutdown_deadline_s = 1\n" + ROOTS, start=False)
+    daemon = start_daemon("shutdown_deadline_s = 1\n[engine]\nworkers = 1\n" + ROOTS, start=False)
     daemon.wrapper = slow_writes(daemon.root / "slow.img", "500ms")
     lab = Lab(daemon.start())
     disk, target = lab.disk(16 * MIB), lab.disk(16 * MIB, name="slow.img")
