@@ -57,15 +57,18 @@ pub struct Job {
 }
 
 /// What a job needs for itself while it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Claim {
     Backup(i64),
     Volume(i64),
+    /// A file or device of the host, which need not be a volume.
+    Path(String),
 }
 
 impl Job {
     pub fn claims(&self) -> impl Iterator<Item = Claim> + '_ {
-        self.backup_id.map(Claim::Backup).into_iter().chain(self.volumes.iter().copied().map(Claim::Volume))
+        let path = self.target["path"].as_str().map(|path| Claim::Path(path.into()));
+        self.backup_id.map(Claim::Backup).into_iter().chain(self.volumes.iter().copied().map(Claim::Volume)).chain(path)
     }
 }
 
@@ -159,6 +162,15 @@ pub fn is_promised(connection: &Connection, kind: JobKind, volume_id: i64) -> ru
     connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM job WHERE kind = ? AND volume_id = ?)",
         params![kind, volume_id],
+        |row| row.get(0),
+    )
+}
+
+/// Is there a restore to this path to be done?
+pub fn on_path(connection: &Connection, path: &str) -> rusqlite::Result<bool> {
+    connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM job WHERE kind = 'restore' AND json_extract(target, '$.path') = ?)",
+        [path],
         |row| row.get(0),
     )
 }

@@ -132,3 +132,20 @@ def test_a_registered_disk_that_was_overwritten_by_half_is_in_error(start_daemon
     volume, = lab.get(vm)["volumes"]
     assert (volume["state"], volume["error_message"]) == ("available", "")
     assert_same_bytes(disk, target)
+
+
+def test_two_restores_over_one_file_come_one_after_the_other(start_daemon):
+    """Also where no volume is registered, which nobody can register meanwhile: it would hold some of the one and some of the other."""
+    daemon = start_daemon("[engine]\njobs = 2\nworkers = 1\n" + ROOTS, start=False)
+    daemon.wrapper = slow_writes(daemon.root / "slow.img", "100ms")
+    lab = Lab(daemon.start())
+    disks = [lab.disk(8 * MIB), lab.disk(8 * MIB)]
+    backups = [lab.backup(lab.instance([disk])) for disk in disks]
+    target = lab.disk(8 * MIB, name="slow.img")
+    orders = [{"backup": b["uuid"], "path": str(target), "mode": "overwrite"} for b in backups]
+    answers = [lab.api.post("/ops/restores/", order) for order in orders]
+    refused = ok(lab.api.post("/ops/volumes/", {"path": str(target), "project": lab.project["uuid"]}), 400)
+    assert "restored to" in refused["path"][0]
+    assert [finished(lab, answer)["state"] for answer in answers] == ["done", "done"]
+    assert_same_bytes(disks[1], target)
+    ok(lab.api.post("/ops/volumes/", {"path": str(target), "project": lab.project["uuid"]}), 201)

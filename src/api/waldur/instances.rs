@@ -17,7 +17,7 @@ use crate::catalog::images::{self, Flavor, Image};
 use crate::catalog::instances::{self, Instance};
 use crate::catalog::list::{self, Filter, Page};
 use crate::catalog::volumes::{self, NewVolume, Volume};
-use crate::catalog::{backups, new_uuid, projects, schedules};
+use crate::catalog::{backups, jobs, new_uuid, projects, schedules};
 use crate::clock;
 use crate::engine::orders;
 use crate::engine::places::check_allowed;
@@ -371,6 +371,9 @@ pub fn check_path(context: &Context, tx: &Transaction, path: &str) -> Result<Res
     };
     if let Some(other) = volumes::by_path(tx, text)? {
         return Ok(Err(format!("{text} is registered already as volume {}.", other.uuid)));
+    }
+    if jobs::on_path(tx, text)? {
+        return Ok(Err(format!("{text} is being restored to; register it when that is over.")));
     }
     Ok(Ok(probe))
 }
