@@ -189,7 +189,10 @@ pub fn on_volume(connection: &Connection, volume_id: i64) -> rusqlite::Result<bo
 
 /// The promised work that names the volume, oldest first.
 pub fn of_volume(connection: &Connection, volume_id: i64) -> rusqlite::Result<Vec<Job>> {
-    connection.prepare_cached(&format!("{SELECT} WHERE ?1 IN (j.volume_id, j.source_id) ORDER BY j.id"))?.query_map([volume_id], read)?.collect()
+    connection
+        .prepare_cached(&format!("{SELECT} WHERE j.volume_id = ?1 OR j.source_id = ?1 ORDER BY j.id"))?
+        .query_map([volume_id], read)?
+        .collect()
 }
 
 /// The promised work on a backup, oldest first.
