@@ -140,11 +140,11 @@ pub fn fail(connection: &Connection, id: i64, message: &str, now: i64) -> rusqli
     )? == 1)
 }
 
-/// The stored data was found corrupt, or somebody says so: Erred, but the data stays until the backup is deleted.
+/// The stored data was found corrupt: Erred, but the data stays until the backup is deleted. One that is on its way out goes on.
 pub fn mark_corrupt(connection: &Connection, id: i64, message: &str) -> rusqlite::Result<()> {
     connection.execute(
-        "UPDATE backup SET state = ?1, error_message = ?2, fail_reason = ?2, updated_at = ?3 WHERE id = ?4",
-        params![BackupState::Erred, message, crate::clock::now_ms(), id],
+        "UPDATE backup SET state = ?1, error_message = ?2, fail_reason = ?2, updated_at = ?3 WHERE id = ?4 AND state <> ?5",
+        params![BackupState::Erred, message, crate::clock::now_ms(), id, BackupState::Deleting],
     )?;
     Ok(())
 }

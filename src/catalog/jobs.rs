@@ -1,8 +1,6 @@
 //! Jobs: work that was promised with a state change and not yet done.
 
-use std::collections::HashSet;
-
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 use serde_json::Value;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,26 +57,33 @@ pub struct Job {
 }
 
 /// What a job needs for itself while it runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Claim {
     Backup(i64),
     Volume(i64),
+    /// A file or device of the host, which need not be a volume.
+    Path(String),
 }
 
 impl Job {
     pub fn claims(&self) -> impl Iterator<Item = Claim> + '_ {
-        self.backup_id.map(Claim::Backup).into_iter().chain(self.volumes.iter().copied().map(Claim::Volume))
+        let path = self.target["path"].as_str().map(|path| Claim::Path(path.into()));
+        self.backup_id.map(Claim::Backup).into_iter().chain(self.volumes.iter().copied().map(Claim::Volume)).chain(path)
     }
 }
 
-const SELECT: &str = "SELECT j.id, j.kind, j.backup_id, j.volume_id, j.source_id, j.target, \
-    (SELECT json_group_array(b.volume_id) FROM volume_backup b WHERE b.backup_id = j.backup_id AND j.kind = 'create') FROM job j";
+/// The last column: the volumes that a backup reads, or those of the instance that a restore makes.
+const SELECT: &str = "SELECT j.id, j.kind, j.backup_id, j.volume_id, j.source_id, j.target, CASE j.kind \
+    WHEN 'create' THEN (SELECT json_group_array(b.volume_id) FROM volume_backup b WHERE b.backup_id = j.backup_id) \
+    WHEN 'restore' THEN (SELECT json_group_array(iv.volume_id) FROM instance_volume iv \
+        WHERE iv.instance_id = json_extract(j.target, '$.instance')) \
+    ELSE '[]' END FROM job j";
 
 fn read(row: &Row) -> rusqlite::Result<Job> {
     let target: String = row.get(5)?;
-    let read: String = row.get(6)?;
+    let more: String = row.get(6)?;
     let (volume_id, source_id) = (row.get(3)?, row.get(4)?);
-    let read: Vec<Option<i64>> = serde_json::from_str(&read).unwrap_or_default();
+    let more: Vec<Option<i64>> = serde_json::from_str(&more).unwrap_or_default();
     Ok(Job {
         id: row.get(0)?,
         kind: row.get(1)?,
@@ -86,7 +91,7 @@ fn read(row: &Row) -> rusqlite::Result<Job> {
         volume_id,
         source_id,
         target: serde_json::from_str(&target).unwrap_or(Value::Null),
-        volumes: read.into_iter().chain([volume_id, source_id]).flatten().collect(),
+        volumes: more.into_iter().chain([volume_id, source_id]).flatten().collect(),
     })
 }
 
@@ -132,29 +137,24 @@ pub fn revoke(connection: &Connection, backup_id: i64, kind: JobKind) -> rusqlit
     Ok(connection.execute("DELETE FROM job WHERE backup_id = ? AND kind = ?", params![backup_id, kind])? > 0)
 }
 
-/// The promised work, oldest first.
-pub fn all(connection: &Connection) -> rusqlite::Result<Vec<Job>> {
-    connection.prepare_cached(&format!("{SELECT} ORDER BY j.id"))?.query_map([], read)?.collect()
+/// The same for work on a volume itself.
+pub fn revoke_on_volume(connection: &Connection, volume_id: i64, kind: JobKind) -> rusqlite::Result<bool> {
+    Ok(connection.execute("DELETE FROM job WHERE volume_id = ? AND kind = ?", params![volume_id, kind])? > 0)
 }
 
-/// The oldest promised work of a kind that is wanted, that is not `running`, and that needs nothing which running or older
-/// work claims: what concerns one volume or one backup is done in the order it was promised in.
-pub fn next(
-    connection: &Connection,
-    wanted: impl Fn(JobKind) -> bool,
-    running: impl Fn(i64) -> bool,
-    mut claimed: HashSet<Claim>,
-) -> rusqlite::Result<Option<Job>> {
-    let mut statement = connection.prepare_cached(&format!("{SELECT} ORDER BY j.id"))?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let job = read(row)?;
-        if !running(job.id) && wanted(job.kind) && !job.claims().any(|claim| claimed.contains(&claim)) {
-            return Ok(Some(job));
-        }
-        claimed.extend(job.claims());
-    }
-    Ok(None)
+/// The promised work, oldest first.
+pub fn all(connection: &Connection) -> rusqlite::Result<Vec<Job>> {
+    after(connection, 0)
+}
+
+/// The work that was promised after the job with this id, oldest first.
+pub fn after(connection: &Connection, id: i64) -> rusqlite::Result<Vec<Job>> {
+    connection.prepare_cached(&format!("{SELECT} WHERE j.id > ? ORDER BY j.id"))?.query_map([id], read)?.collect()
+}
+
+/// Is the job still promised?
+pub fn is_there(connection: &Connection, id: i64) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT EXISTS (SELECT 1 FROM job WHERE id = ?)")?.query_row([id], |row| row.get(0))
 }
 
 /// Is there work of this kind to be done on the volume itself?
@@ -166,16 +166,36 @@ pub fn is_promised(connection: &Connection, kind: JobKind, volume_id: i64) -> ru
     )
 }
 
+/// Is there a restore to this path to be done?
+pub fn on_path(connection: &Connection, path: &str) -> rusqlite::Result<bool> {
+    connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM job WHERE kind = 'restore' AND json_extract(target, '$.path') = ?)",
+        [path],
+        |row| row.get(0),
+    )
+}
+
 /// Is there work to be done on the volume?
 pub fn on_volume(connection: &Connection, volume_id: i64) -> rusqlite::Result<bool> {
     connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM job WHERE volume_id = ?1 OR source_id = ?1)
-            OR EXISTS (SELECT 1 FROM job j JOIN volume_backup b ON b.backup_id = j.backup_id WHERE j.kind = 'create' AND b.volume_id = ?1)",
+            OR EXISTS (SELECT 1 FROM job j JOIN volume_backup b ON b.backup_id = j.backup_id WHERE j.kind = 'create' AND b.volume_id = ?1)
+            OR EXISTS (SELECT 1 FROM instance_volume iv JOIN restoration r ON r.instance_id = iv.instance_id JOIN job j ON j.backup_id = r.backup_id
+                WHERE iv.volume_id = ?1 AND j.kind = 'restore' AND json_extract(j.target, '$.instance') = iv.instance_id)",
         [volume_id],
         |row| row.get(0),
     )
 }
 
-pub fn of_backup(connection: &Connection, backup_id: i64) -> rusqlite::Result<Option<Job>> {
-    connection.prepare_cached(&format!("{SELECT} WHERE j.backup_id = ? ORDER BY j.id"))?.query_row([backup_id], read).optional()
+/// The promised work that names the volume, oldest first.
+pub fn of_volume(connection: &Connection, volume_id: i64) -> rusqlite::Result<Vec<Job>> {
+    connection
+        .prepare_cached(&format!("{SELECT} WHERE j.volume_id = ?1 OR j.source_id = ?1 ORDER BY j.id"))?
+        .query_map([volume_id], read)?
+        .collect()
+}
+
+/// The promised work on a backup, oldest first.
+pub fn of_backup(connection: &Connection, backup_id: i64) -> rusqlite::Result<Vec<Job>> {
+    connection.prepare_cached(&format!("{SELECT} WHERE j.backup_id = ? ORDER BY j.id"))?.query_map([backup_id], read)?.collect()
 }

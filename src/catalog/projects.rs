@@ -135,7 +135,7 @@ pub struct Quota {
 fn usage(tallies: &HashMap<String, i64>, name: QuotaName) -> i64 {
     let of = |key: &str| tallies.get(key).copied().unwrap_or(0);
     match name {
-        QuotaName::Storage => of("volume_bytes") + of("backup_bytes"),
+        QuotaName::Storage => of("volume_bytes").saturating_add(of("backup_bytes")),
         QuotaName::Ram => of("ram"),
         QuotaName::Vcpu => of("vcpu"),
         QuotaName::Instances => of("instances"),

@@ -78,9 +78,12 @@ pub struct NewVolume<'a> {
 /// Filter columns: v.* (volume), p.* (project), iv.* (its place in an instance), i.* (the instance), and [`STATUS`].
 pub const FROM: &str = "volume v JOIN project p ON p.id = v.project_id LEFT JOIN instance_volume iv ON iv.volume_id = v.id \
     LEFT JOIN instance i ON i.id = iv.instance_id";
-/// The state with what is going on, as SQL.
+/// The state with what is going on, as SQL. The job of a restore to a new instance names that alone; its restoration leads to it
+/// by indexes.
 pub const STATUS: &str = "CASE \
-    WHEN v.state <> 'creating' AND EXISTS (SELECT 1 FROM job j WHERE j.kind = 'restore' AND j.volume_id = v.id) THEN 'restoring-backup' \
+    WHEN v.state <> 'creating' AND (EXISTS (SELECT 1 FROM job j WHERE j.kind = 'restore' AND j.volume_id = v.id) \
+        OR EXISTS (SELECT 1 FROM restoration r JOIN job j ON j.backup_id = r.backup_id WHERE r.instance_id = iv.instance_id \
+            AND j.kind = 'restore' AND json_extract(j.target, '$.instance') = r.instance_id)) THEN 'restoring-backup' \
     WHEN EXISTS (SELECT 1 FROM job j JOIN volume_backup b ON b.backup_id = j.backup_id \
         WHERE j.kind = 'create' AND b.volume_id = v.id AND b.kind <> 'snapshot') THEN 'backing-up' \
     WHEN v.state = 'available' AND i.state = 'online' THEN 'in-use' \
@@ -166,6 +169,15 @@ pub fn set_state(connection: &Connection, id: i64, state: VolumeState, error: &s
     Ok(())
 }
 
+/// The state that work on the volume leaves it in. One that is to be deleted meanwhile stays so, or nothing would delete it.
+pub fn leave(connection: &Connection, id: i64, state: VolumeState, error: &str, now: i64) -> rusqlite::Result<()> {
+    connection.execute(
+        "UPDATE volume SET state = ?, error_message = ?, updated = ? WHERE id = ? AND state <> ?",
+        params![state, error, now, id, VolumeState::Deleting],
+    )?;
+    Ok(())
+}
+
 /// The size as found on disk: a volume may be extended between backups.
 pub fn set_size(connection: &Connection, id: i64, size: i64) -> rusqlite::Result<()> {
     connection.execute("UPDATE volume SET size = ? WHERE id = ? AND size <> ?", params![size, id, size])?;
@@ -205,6 +217,10 @@ pub fn set_attachment(connection: &Connection, id: i64, attachment: Option<&str>
 pub fn delete(connection: &Connection, id: i64) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM volume WHERE id = ?", [id])?;
     Ok(())
+}
+
+pub fn in_state(connection: &Connection, state: VolumeState) -> rusqlite::Result<Vec<Volume>> {
+    connection.prepare_cached(&format!("{} WHERE v.state = ? ORDER BY v.id", select()))?.query_map([state], read)?.collect()
 }
 
 fn one(connection: &Connection, condition: &str, value: impl rusqlite::ToSql) -> rusqlite::Result<Option<Volume>> {

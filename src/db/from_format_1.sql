@@ -5,7 +5,8 @@ INSERT INTO user SELECT * FROM old_user;
 INSERT INTO project SELECT * FROM old_project;
 INSERT INTO token (id, user_id, hash, name, created, expires) SELECT id, user_id, hash, name, created, expires FROM old_token;
 INSERT INTO role SELECT * FROM old_role;
-INSERT INTO quota SELECT * FROM old_quota;
+-- Unlimited was what nobody had limited: such a quota follows the default from now on.
+INSERT INTO quota (project_id, name, uuid, "limit") SELECT project_id, name, uuid, nullif("limit", -1) FROM old_quota;
 INSERT INTO quota (project_id, name, uuid)
     SELECT p.id, n.column1, lower(hex(randomblob(16))) FROM project p,
         (VALUES ('snapshots'), ('gigabytes'), ('backups'), ('backup_gigabytes'), ('per_volume_gigabytes'), ('groups')) n;

@@ -35,6 +35,10 @@ impl Engine {
         let settings = self.settings();
         let mut opened = Vec::new();
         for (part, volume) in self.parts_and_volumes(job)? {
+            // A restore that was promised earlier may have come to a bad end.
+            if !volume.state.is_whole() {
+                return Err(EngineError::Told(format!("{} is in state '{}': {}", part.label(), volume.state.as_str(), orders::NOT_WHOLE)));
+            }
             let path = PathBuf::from(&volume.path);
             let source = open_source(&path, &settings).map_err(|error| error.without_path(&path, &part.label()))?;
             opened.push((part, source, path));

@@ -30,6 +30,7 @@ impl Engine {
         let backup_id = job.backup_id.unwrap_or_default();
         log::error!("deletion of backup {backup_id} failed: {reason}");
         self.write_down("record a failed deletion", |tx| {
+            backups::transition(tx, backup_id, BackupState::Deleting, BackupState::Erred)?;
             backups::mark_corrupt(tx, backup_id, &format!("deletion failed: {reason}"))?;
             jobs::remove(tx, job.id)?;
             let Some(backup) = backups::by_id(tx, backup_id)? else { return Ok(()) };

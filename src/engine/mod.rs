@@ -2,7 +2,7 @@
 //! catalog.
 //!
 //! The job table is the queue, so nothing that was promised is forgotten with the process: the next start settles it
-//! (recovery.rs). Work on one volume or one backup is done one after another, in the order it was promised. What moves no
+//! (recovery.rs). Work on one volume or one backup is done one after another, in the order it was promised (queue.rs). What moves no
 //! bytes, such as a deletion, has a worker of its own, so that it never waits for a long backup of something else.
 
 pub mod create;
@@ -13,6 +13,7 @@ pub mod ingest;
 pub mod maintenance;
 pub mod orders;
 pub mod places;
+mod queue;
 #[cfg(test)]
 mod path_bench;
 #[cfg(test)]
@@ -32,12 +33,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::catalog::jobs::{self, Claim, Job, JobKind};
+use crate::catalog::jobs::{self, Job, JobKind};
 use crate::config::Config;
 use crate::db::Db;
 use crate::store::{Store, StoreError};
 pub use error::EngineError;
 use ingest::Progress;
+use queue::Queue;
 use tasks::Tasks;
 
 /// How often an idle worker looks at the job table even if nobody woke it.
@@ -95,7 +97,8 @@ pub struct Engine {
     store: Arc<Store>,
     settings: RwLock<Settings>,
     dispatch: Mutex<Dispatch>,
-    wake: Condvar,
+    /// One for each lane.
+    wake: [Condvar; 2],
     activity: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
     pub tasks: Tasks,
@@ -104,6 +107,7 @@ pub struct Engine {
 
 #[derive(Default)]
 struct Dispatch {
+    queue: Queue,
     /// By job id.
     running: HashMap<i64, Arc<Running>>,
     /// Promised jobs that are to end as soon as they begin.
@@ -112,7 +116,7 @@ struct Dispatch {
 }
 
 /// Which jobs a worker takes.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Lane {
     /// Moves the bytes of volumes; takes long.
     Data,
@@ -120,9 +124,11 @@ enum Lane {
 }
 
 impl Lane {
-    fn takes(self, kind: JobKind) -> bool {
-        let moves_bytes = matches!(kind, JobKind::Create | JobKind::Restore | JobKind::Copy);
-        moves_bytes == (self == Lane::Data)
+    fn of(kind: JobKind) -> Lane {
+        match kind {
+            JobKind::Create | JobKind::Restore | JobKind::Copy => Lane::Data,
+            JobKind::Delete | JobKind::Provision | JobKind::Extend | JobKind::Erase => Lane::Quick,
+        }
     }
 }
 
@@ -134,7 +140,7 @@ impl Engine {
             store,
             settings: RwLock::new(Settings::from_config(config)),
             dispatch: Mutex::default(),
-            wake: Condvar::new(),
+            wake: Default::default(),
             activity: AtomicU64::new(0),
             threads: Mutex::default(),
             tasks: Tasks::default(),
@@ -159,9 +165,20 @@ impl Engine {
 
     /// Tells the workers that there is a new job; called after the commit that inserted it.
     pub fn wake(&self) {
-        // The lock orders this after a worker's look at the table and before its sleep.
-        drop(self.dispatch());
-        self.wake.notify_all();
+        let mut dispatch = self.dispatch();
+        if let Err(error) = self.db.read(|c| dispatch.queue.look(c)) {
+            log_catalog("look for work", &error);
+        }
+        self.call_workers(&dispatch);
+    }
+
+    /// Wakes those who sleep although there is something for them: each lane by itself, for one may have thousands of jobs.
+    fn call_workers(&self, dispatch: &Dispatch) {
+        for lane in [Lane::Data, Lane::Quick] {
+            if dispatch.queue.is_ready(lane) {
+                self.wake[lane as usize].notify_all();
+            }
+        }
     }
 
     /// What is being done with a backup right now.
@@ -173,16 +190,15 @@ impl Engine {
     /// another state. What it was restored to is in error then.
     pub fn cancel(&self, backup_id: i64) {
         let mut dispatch = self.dispatch();
-        let running = dispatch.running.values().find(|running| running.job.backup_id == Some(backup_id));
-        match running {
-            Some(running) => running.cancel.store(true, Ordering::Relaxed),
-            None => match self.db.read(|c| jobs::of_backup(c, backup_id)) {
-                Ok(Some(job)) if job.kind == JobKind::Restore => {
-                    dispatch.cancelled.insert(job.id);
-                }
-                Ok(_) => {}
-                Err(error) => log_catalog("cancel promised work", &error),
-            },
+        for running in dispatch.running.values().filter(|running| running.job.backup_id == Some(backup_id)) {
+            running.cancel.store(true, Ordering::Relaxed);
+        }
+        match self.db.read(|c| jobs::of_backup(c, backup_id)) {
+            Ok(mut jobs) => {
+                jobs.retain(|job| job.kind == JobKind::Restore && !dispatch.running.contains_key(&job.id));
+                dispatch.cancelled.extend(jobs.iter().map(|job| job.id));
+            }
+            Err(error) => log_catalog("cancel promised work", &error),
         }
     }
 
@@ -202,7 +218,7 @@ impl Engine {
     pub fn begin_shutdown(&self) {
         self.dispatch().stopping = true;
         self.maintenance.stop();
-        self.wake.notify_all();
+        self.wake.iter().for_each(Condvar::notify_all);
     }
 
     /// Waits for running jobs; those that do not end within `deadline` are interrupted cleanly (a backup becomes Erred, a
@@ -240,13 +256,19 @@ impl Engine {
     fn work(&self, lane: Lane) {
         while let Some(running) = self.next(lane) {
             let attempt = std::panic::AssertUnwindSafe(|| self.run(&running));
-            if std::panic::catch_unwind(attempt).is_err() {
-                self.settle(&running.job, "an internal error; see the daemon's log");
-            }
-            self.dispatch().running.remove(&running.job.id);
-            self.wake.notify_all();
+            let _ = std::panic::catch_unwind(attempt); // a panic was logged where it happened
+            self.bring_to_an_end(&running.job);
+            self.end(&running.job);
             self.note_activity();
         }
+    }
+
+    /// What the job claimed is free for others.
+    fn end(&self, job: &Job) {
+        let mut dispatch = self.dispatch();
+        dispatch.running.remove(&job.id);
+        dispatch.queue.end(job);
+        self.call_workers(&dispatch);
     }
 
     /// A request was answered; see [`Engine::activity`].
@@ -279,7 +301,7 @@ impl Engine {
                 Ok(None) => {}
                 Err(error) => log_catalog("look for work", &error),
             }
-            dispatch = self.wake.wait_timeout(dispatch, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
+            dispatch = self.wake[lane as usize].wait_timeout(dispatch, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -296,6 +318,25 @@ impl Engine {
         }
     }
 
+    /// A job whose end has not been recorded has met a fault of ours. It fails, or if not even that can be written down, is
+    /// forgotten: what it leaves behind is settled at the next start.
+    fn bring_to_an_end(&self, job: &Job) {
+        if self.is_unfinished(job) {
+            self.settle(job, "an internal error; see the daemon's log");
+        }
+        if self.is_unfinished(job) {
+            self.write_down("forget a job", |tx| jobs::remove(tx, job.id));
+        }
+    }
+
+    /// Is the job still promised, although it has run? At shutdown the next start goes on with it.
+    fn is_unfinished(&self, job: &Job) -> bool {
+        !self.is_stopping() && self.db.read(|c| jobs::is_there(c, job.id)).unwrap_or_else(|error| {
+            log_catalog("look for the end of a job", &error);
+            false
+        })
+    }
+
     /// Gives a job that cannot go on its honest end.
     fn settle(&self, job: &Job, reason: &str) {
         match job.kind {
@@ -306,15 +347,18 @@ impl Engine {
         }
     }
 
-    /// Writes an end down, trying again while the disk is full; gives up at shutdown, since recovery does it at the next start.
+    /// Writes an end down, trying again while the disk is full; gives up at shutdown, since recovery does it at the next start,
+    /// and where trying again is of no use ([`Engine::bring_to_an_end`]).
     fn write_down<T>(&self, what: &str, mut write: impl FnMut(&rusqlite::Transaction) -> rusqlite::Result<T>) -> Option<T> {
         loop {
             match self.db.write(&mut write) {
                 Ok(value) => return Some(value),
-                Err(error) => log_catalog(what, &error),
-            }
-            if self.is_stopping() {
-                return None;
+                Err(error) => {
+                    log_catalog(what, &error);
+                    if self.is_stopping() || !may_pass(&error) {
+                        return None;
+                    }
+                }
             }
             std::thread::sleep(RETRY);
         }
@@ -322,9 +366,9 @@ impl Engine {
 }
 
 impl Dispatch {
-    fn next(&self, connection: &rusqlite::Connection, lane: Lane) -> rusqlite::Result<Option<Job>> {
-        let claimed: HashSet<Claim> = self.running.values().flat_map(|running| running.job.claims()).collect();
-        jobs::next(connection, |kind| lane.takes(kind), |id| self.running.contains_key(&id), claimed)
+    fn next(&mut self, connection: &rusqlite::Connection, lane: Lane) -> rusqlite::Result<Option<Job>> {
+        self.queue.look(connection)?;
+        self.queue.take(connection, lane)
     }
 
     fn begin(&mut self, job: Job) -> Arc<Running> {
@@ -338,6 +382,11 @@ impl Dispatch {
         self.running.insert(running.job.id, running.clone());
         running
     }
+}
+
+/// Can the same write succeed later? Not if it is the write that is wrong, and not the disk.
+fn may_pass(error: &rusqlite::Error) -> bool {
+    !matches!(error.sqlite_error_code(), None | Some(rusqlite::ErrorCode::ConstraintViolation))
 }
 
 fn log_catalog(what: &str, error: &rusqlite::Error) {

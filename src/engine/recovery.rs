@@ -6,9 +6,11 @@ use rusqlite::Transaction;
 
 use super::restore::{self, Goal};
 use super::{Engine, EngineStartError, create, volumes};
-use crate::catalog::backups;
 use crate::catalog::jobs::{self, Job, JobKind};
+use crate::catalog::{self, backups};
+use crate::clock;
 use crate::model::backup::BackupState;
+use crate::model::volume::VolumeState;
 
 const INTERRUPTED: &str = "interrupted: the daemon ended while this was running";
 
@@ -57,6 +59,7 @@ impl Engine {
 
 /// States that only a job can lead out of, without one: it cannot happen by our own hand, but nothing must stay so for ever.
 fn settle_without_job(tx: &Transaction) -> rusqlite::Result<()> {
+    let now = clock::now_ms();
     for backup in backups::in_state(tx, BackupState::BackingUp)? {
         create::fail(tx, backup.id, INTERRUPTED)?;
     }
@@ -64,8 +67,15 @@ fn settle_without_job(tx: &Transaction) -> rusqlite::Result<()> {
         backups::transition(tx, backup.id, BackupState::Restoring, BackupState::Ready)?;
     }
     for backup in backups::in_state(tx, BackupState::Deleting)? {
-        if jobs::of_backup(tx, backup.id)?.is_none() {
-            jobs::insert(tx, JobKind::Delete, backup.id, None, &serde_json::Value::Null, crate::clock::now_ms())?;
+        if jobs::of_backup(tx, backup.id)?.is_empty() {
+            jobs::insert(tx, JobKind::Delete, backup.id, None, &serde_json::Value::Null, now)?;
+        }
+    }
+    for (state, end) in [(VolumeState::Creating, VolumeState::Error), (VolumeState::Extending, VolumeState::ErrorExtending)] {
+        for volume in catalog::volumes::in_state(tx, state)? {
+            if !jobs::on_volume(tx, volume.id)? {
+                catalog::volumes::set_state(tx, volume.id, end, INTERRUPTED, now)?;
+            }
         }
     }
     Ok(())

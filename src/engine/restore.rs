@@ -12,7 +12,7 @@ use super::{Engine, EngineError, Running, orders};
 use crate::catalog::backups;
 use crate::catalog::events::Severity;
 use crate::catalog::instances;
-use crate::catalog::jobs::{self, Job};
+use crate::catalog::jobs::{self, Job, JobKind};
 use crate::catalog::volume_backups::{self, Part};
 use crate::catalog::volumes::{self, Volume};
 use crate::catalog::dashed;
@@ -155,19 +155,15 @@ impl Engine {
                     let state = if *start { InstanceState::Online } else { InstanceState::Offline };
                     instances::set_state(tx, *id, state, "")?;
                     for volume in volumes::of_instance(tx, *id)? {
-                        volumes::set_state(tx, volume.id, VolumeState::Available, "", clock::now_ms())?;
+                        volumes::leave(tx, volume.id, VolumeState::Available, "", clock::now_ms())?;
                     }
                 }
                 Goal::Volume { id, part, fresh, rename } => take_over(tx, *id, *part, *fresh, *rename)?,
-                Goal::Path { .. } => {}
+                Goal::Path { .. } => job.volume_id.map_or(Ok(()), |id| mend(tx, id))?,
             }
             release(tx, job, "resource_backup_restoration_succeeded", Severity::Info, None)
         });
-        if let Goal::Path { task, .. } = goal
-            && let Some(task) = self.tasks.get(*task)
-        {
-            task.finish(Ok(super::tasks::progress_json(&running.progress)));
-        }
+        self.finish_task(Some(goal), Ok(super::tasks::progress_json(&running.progress)));
     }
 
     /// The backup is Ready again (its data is fine) unless `corrupt` says that it is not; what was being made is Erred.
@@ -175,10 +171,15 @@ impl Engine {
         let goal = Goal::read(&job.target);
         self.remove_half_written(goal.as_ref());
         self.write_down("record a failed restoration", |tx| fail(tx, job, reason, corrupt));
+        self.finish_task(goal.as_ref(), Err(reason.to_string()));
+    }
+
+    /// Tells the administrator who waits for a restore to a path.
+    pub(super) fn finish_task(&self, goal: Option<&Goal>, outcome: Result<Value, String>) {
         if let Some(Goal::Path { task, .. }) = goal
-            && let Some(task) = self.tasks.get(task)
+            && let Some(task) = self.tasks.get(*task)
         {
-            task.finish(Err(reason.to_string()));
+            task.finish(outcome);
         }
     }
 
@@ -210,7 +211,7 @@ impl Engine {
 /// if it has none of its own.
 fn take_over(tx: &Transaction, volume_id: i64, part_id: i64, fresh: bool, rename: bool) -> rusqlite::Result<()> {
     let now = clock::now_ms();
-    volumes::set_state(tx, volume_id, VolumeState::Available, "", now)?;
+    volumes::leave(tx, volume_id, VolumeState::Available, "", now)?;
     let (Some(volume), Some(backup)) = (volumes::by_id(tx, volume_id)?, volume_backups::by_id(tx, part_id)?) else { return Ok(()) };
     if backup.kind == BackupKind::Snapshot {
         return volumes::set_flags(tx, volume_id, backup.bootable, volume.readonly, now);
@@ -237,6 +238,16 @@ fn take_over(tx: &Transaction, volume_id: i64, part_id: i64, fresh: bool, rename
         volumes::set_flags(tx, volume_id, backup.bootable, volume.readonly, now)?;
     }
     Ok(())
+}
+
+/// A volume that was written over by its path is good, whatever an earlier restore has left of it.
+fn mend(tx: &Transaction, volume_id: i64) -> rusqlite::Result<()> {
+    match volumes::by_id(tx, volume_id)? {
+        Some(volume) if matches!(volume.state, VolumeState::Error | VolumeState::ErrorRestoring) => {
+            volumes::leave(tx, volume_id, VolumeState::Available, "", clock::now_ms())
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn make_private_directory(path: &Path) -> Result<(), EngineError> {
@@ -268,17 +279,21 @@ pub fn remove_files(gone: &[Volume]) {
 pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str, corrupt: Option<&str>) -> rusqlite::Result<()> {
     let now = clock::now_ms();
     let backup_id = job.backup_id.unwrap_or_default();
-    let mut told = reason.to_string();
-    match Goal::read(&job.target) {
+    let goal = Goal::read(&job.target);
+    let told = match &goal {
+        // Everybody who sees the backup sees its events; where on the host an administrator restores to is not theirs to know.
+        Some(Goal::Path { path, .. }) => reason.replace(&path.display().to_string(), "the target"),
+        _ => reason.to_string(),
+    };
+    match goal {
         Some(Goal::Instance { id, .. }) => {
             instances::set_state(tx, id, InstanceState::Erred, reason)?;
             for volume in volumes::of_instance(tx, id)? {
-                volumes::set_state(tx, volume.id, VolumeState::ErrorRestoring, reason, now)?;
+                volumes::leave(tx, volume.id, VolumeState::ErrorRestoring, reason, now)?;
             }
         }
         Some(Goal::Volume { id, .. }) => fail_volume(tx, id, reason, now)?,
-        // Everybody who sees the backup sees its events; where on the host an administrator restores to is not theirs to know.
-        Some(Goal::Path { path, .. }) => told = reason.replace(&path.display().to_string(), "the target"),
+        Some(Goal::Path { .. }) => job.volume_id.map_or(Ok(()), |id| fail_volume(tx, id, &told, now))?,
         None => {}
     }
     release(tx, job, "resource_backup_restoration_failed", Severity::Error, Some(&told))?;
@@ -297,7 +312,7 @@ fn fail_volume(tx: &Transaction, id: i64, reason: &str, now: i64) -> rusqlite::R
         _ if reason == CANCELLED => VolumeState::Error,
         _ => VolumeState::ErrorRestoring,
     };
-    volumes::set_state(tx, id, state, reason, now)?;
+    volumes::leave(tx, id, state, reason, now)?;
     orders::log_volume(tx, &volume, "resource_volume_restoration_failed", Severity::Error, || {
         format!("Volume {} could not be restored: {reason}", volume.title())
     })
@@ -306,8 +321,11 @@ fn fail_volume(tx: &Transaction, id: i64, reason: &str, now: i64) -> rusqlite::R
 /// The backup is as it was before the restore; one that was given another state meanwhile keeps that.
 fn release(tx: &Transaction, job: &Job, kind: &str, severity: Severity, reason: Option<&str>) -> rusqlite::Result<()> {
     let backup_id = job.backup_id.unwrap_or_default();
-    backups::transition(tx, backup_id, BackupState::Restoring, BackupState::Ready)?;
     jobs::remove(tx, job.id)?;
+    // An administrator may have reset it, and another restore been ordered since.
+    if !jobs::of_backup(tx, backup_id)?.iter().any(|job| job.kind == JobKind::Restore) {
+        backups::transition(tx, backup_id, BackupState::Restoring, BackupState::Ready)?;
+    }
     let Some(backup) = backups::by_id(tx, backup_id)? else { return Ok(()) };
     orders::log_backup(tx, &backup, kind, severity, || match reason {
         None => format!("A {} of {} has been restored.", backup.kind.noun(), backup.subject),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use rusqlite::Transaction;
 
 use super::places::open_source;
-use super::restore::{make_private_directory, remove_files};
+use super::restore::{self, Goal, make_private_directory, remove_files};
 use super::{Engine, EngineError, Running, orders};
 use crate::catalog::events::Severity;
 use crate::catalog::jobs::{self, Job, JobKind};
@@ -14,6 +14,9 @@ use crate::catalog::volumes::{self, Volume};
 use crate::clock;
 use crate::model::volume::VolumeState;
 use crate::source::{Buffer, Source, Target};
+
+/// Why work ends whose volume goes before its turn comes.
+const VOLUME_GONE: &str = "the volume that it needs has been deleted";
 
 /// Bytes copied at once.
 const SPAN: usize = 1 << 20;
@@ -74,12 +77,10 @@ impl Engine {
                 if volume.managed && Path::new(&volume.path).symlink_metadata().is_ok() {
                     return self.fail_volume_job(job, "its file cannot be removed; the daemon's log says why");
                 }
-                self.write_down("remove a volume", |tx| {
-                    volumes::delete(tx, volume.id)?; // and with it the job
-                    orders::log_volume(tx, &volume, "resource_volume_deletion_succeeded", Severity::Info, || {
-                        format!("Volume {} has been deleted.", volume.title())
-                    })
-                });
+                let ended = self.write_down("remove a volume", |tx| remove(tx, job, &volume)).unwrap_or_default();
+                for job in &ended {
+                    self.finish_task(Goal::read(&job.target).as_ref(), Err(VOLUME_GONE.into()));
+                }
             }
             Err(error) => self.fail_volume_job(job, &error.to_string()),
         }
@@ -110,6 +111,23 @@ impl Engine {
     }
 }
 
+/// Removes the volume and returns the work that was promised on it and ends with that.
+fn remove(tx: &Transaction, erasure: &Job, volume: &Volume) -> rusqlite::Result<Vec<Job>> {
+    jobs::remove(tx, erasure.id)?;
+    let rest = jobs::of_volume(tx, volume.id)?;
+    for job in &rest {
+        match job.kind {
+            JobKind::Restore => restore::fail(tx, job, VOLUME_GONE, None)?,
+            _ => fail(tx, job, VOLUME_GONE)?,
+        }
+    }
+    volumes::delete(tx, volume.id)?;
+    orders::log_volume(tx, volume, "resource_volume_deletion_succeeded", Severity::Info, || {
+        format!("Volume {} has been deleted.", volume.title())
+    })?;
+    Ok(rest)
+}
+
 fn succeed(tx: &Transaction, job: &Job) -> rusqlite::Result<()> {
     jobs::remove(tx, job.id)?;
     let Some(volume) = volumes::by_id(tx, job.volume_id.unwrap_or_default())? else { return Ok(()) };
@@ -136,7 +154,10 @@ pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str) -> rusqlite::Resul
     if let Some(before) = job.target["before"].as_i64() {
         volumes::set_size(tx, volume.id, before)?;
     }
-    volumes::set_state(tx, volume.id, state, reason, clock::now_ms())?;
+    match job.kind {
+        JobKind::Erase => volumes::set_state(tx, volume.id, state, reason, clock::now_ms())?,
+        _ => volumes::leave(tx, volume.id, state, reason, clock::now_ms())?,
+    }
     orders::log_volume(tx, &volume, kind, Severity::Error, || format!("Volume {} could not be {word}: {reason}", volume.title()))
 }
 

@@ -67,6 +67,9 @@ pub fn gib(bytes: i64) -> i64 {
     bytes.div_euclid(1 << 30) + i64::from(bytes.rem_euclid(1 << 30) != 0)
 }
 
+/// More than this cannot be counted. (A sum that would overflow is one more.)
+const MOST: i64 = i64::MAX - 1;
+
 /// A quota as it stands: limit and usage in the quota's own unit, except storage usage and deltas, which are bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Standing {
@@ -79,13 +82,12 @@ impl Standing {
     /// Why `delta` more is too much, or None. Exactly full is allowed. Storage usage and delta are bytes.
     pub fn refusal(&self, project: &str, delta: i64) -> Option<String> {
         let required = self.usage.saturating_add(delta);
-        let (limit, shown) = match self.name {
-            QuotaName::Storage => (self.limit.saturating_mul(1 << 20), mib(required)),
-            _ => (self.limit, required),
-        };
-        (self.limit != UNLIMITED && delta > 0 && required > limit).then(|| {
-            format!("{project} \"{}\" quota is over limit. Required: {shown}, limit: {}.", self.name.as_str(), self.limit)
-        })
+        let unit = if self.name == QuotaName::Storage { 1 << 20 } else { 1 };
+        // Where nobody has set a limit there is that of counting: sizes are only promised.
+        let limit = if self.limit == UNLIMITED { MOST / unit } else { self.limit };
+        let over = delta > 0 && required > limit.saturating_mul(unit).min(MOST);
+        let shown = if self.name == QuotaName::Storage { mib(required) } else { required };
+        over.then(|| format!("{project} \"{}\" quota is over limit. Required: {shown}, limit: {limit}.", self.name.as_str()))
     }
 }
 
@@ -104,9 +106,15 @@ mod tests {
     }
 
     #[test]
-    fn unlimited_is_never_over() {
-        let ram = Standing { name: QuotaName::Ram, limit: UNLIMITED, usage: i64::MAX };
-        assert_eq!(ram.refusal("p", 1), None);
+    fn unlimited_ends_where_counting_does() {
+        let storage = |limit, usage| Standing { name: QuotaName::Storage, limit, usage };
+        assert_eq!(storage(UNLIMITED, i64::MAX >> 1).refusal("p", 1 << 60), None);
+        assert_eq!(
+            storage(UNLIMITED, i64::MAX - 5).refusal("p", 1 << 20).unwrap(),
+            "p \"storage\" quota is over limit. Required: 8796093022208, limit: 8796093022207."
+        );
+        assert!(storage(i64::MAX, i64::MAX - 5).refusal("p", 1 << 20).is_some());
+        assert_eq!(storage(UNLIMITED, i64::MAX).refusal("p", 0), None);
     }
 
     #[test]

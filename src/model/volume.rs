@@ -58,6 +58,11 @@ impl VolumeState {
         self == Available || (force && self == InUse)
     }
 
+    /// Does it hold what its owner has put there? Not before it was made as a whole, and not after a restore that came to a bad end.
+    pub fn is_whole(self) -> bool {
+        !matches!(self, Creating | Error | ErrorRestoring)
+    }
+
     /// May the volume be deleted (Cinder contract 4.2)?
     pub fn can_be_deleted(self) -> bool {
         matches!(self, Available | Error | ErrorExtending | ErrorRestoring)
@@ -80,6 +85,7 @@ mod tests {
         let may = |rule: &dyn Fn(VolumeState) -> bool| NAMES.iter().map(|(s, _)| *s).filter(|s| rule(*s)).collect::<Vec<_>>();
         assert_eq!(may(&|s| s.can_be_read(false)), [Available]);
         assert_eq!(may(&|s| s.can_be_read(true)), [Available, InUse]);
+        assert_eq!(may(&|s| !s.is_whole()), [Creating, Error, ErrorRestoring]);
         assert_eq!(may(&VolumeState::can_be_deleted), [Available, Error, ErrorExtending, ErrorRestoring]);
     }
 }

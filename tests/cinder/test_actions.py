@@ -271,6 +271,19 @@ def test_reset_stops_a_restore_to_a_new_volume(start_daemon, way):
     assert_same_disk(lab.path(source), lab.path(lab.member.restore(backup)))
 
 
+def test_the_end_of_a_stopped_restore_is_not_that_of_the_next(slow):
+    """A backup that was reset and is restored once more stays restoring until that one ends."""
+    lab = slow(slow_writes, "target.img", 64 * MIB)
+    backup = lab.member.backup(lab.registered(64 * MIB))
+    lab.member.start_restore(backup, volume_id=lab.slow["id"])
+    lab.admin.reset(backup, "available")
+    second = lab.member.start_restore(backup, name="second")["volume_id"]
+    lab.member.wait_volume(lab.slow, "error")
+    while (status := lab.member.status(backup)) != "available":
+        assert status == "restoring"
+    assert lab.member.volume(second)["status"] == "available"
+
+
 def test_what_waits_for_its_turn_can_be_stopped(braked):
     """A create and a restore that have not begun yet: they go at once, without waiting for the job before them."""
     lab = braked(slow_reads, "slow.img", delay="500ms", config="[engine]\njobs = 1")

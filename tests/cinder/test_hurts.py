@@ -12,7 +12,9 @@ from helpers.api import ok
 from helpers.cinder import (
     assert_restored, assert_same_disk, decode, encode, fault, fill, keep,
 )
+from helpers.daemon import slow_reads
 from helpers.disks import MIB, allocated
+from helpers.wait import wait_for
 
 SIZES = [1, 100]
 
@@ -149,6 +151,18 @@ def test_a_flipped_byte_is_not_hidden_by_an_imported_record(own):
     own.member.start_restore(copy, volume_id=target["id"])
     own.member.wait_volume(target, "error_restoring")
     own.member.wait(copy, "error")
+
+
+def test_a_flipped_byte_does_not_call_a_deletion_off(braked):
+    """What is found while the deletion waits for a reader: the snapshot goes all the same."""
+    lab = braked(slow_reads, "slow.img", config="[engine]\njobs = 1")
+    snapshot = lab.member.snapshot(lab.filled(1, [(0, 4 * MIB)]))
+    flip(lab.d, 0.5)
+    lab.member.create(lab.registered(8 * MIB, "slow.img"))  # what comes after it waits
+    made = ok(lab.member.post("/volumes", {"volume": {"size": 1, "snapshot_id": snapshot["id"]}}), 202)["volume"]
+    ok(lab.member.delete(f"/snapshots/{snapshot['id']}"), 202)
+    lab.member.wait_volume(made, "error")
+    wait_for(lambda: lab.member.get(f"/snapshots/{snapshot['id']}").status_code == 404, "the snapshot goes")
 
 
 # -------------------------------------------------------------------- accounts that stay true

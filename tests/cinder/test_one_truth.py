@@ -274,6 +274,25 @@ def test_a_volume_at_work_is_not_forgotten(slow):
     assert len(lab.member.ids()) == 2
 
 
+def test_a_disk_of_a_restore_to_a_new_instance_takes_no_other_order(braked):
+    """An administrator who resets it from `creating` does not make two restores write to it at once."""
+    lab = braked(slow_reads, "slow.img", config="[engine]\njobs = 1")
+    disk, other = lab.disk(4 * MIB), lab.member.backup(lab.registered())
+    backup = lab.backup(lab.instance([disk]))
+    lab.member.create(lab.registered(8 * MIB, "slow.img"))  # what comes after it waits
+    new = lab.restore(backup, wait=None)
+    volume, = lab.volumes_of(new)
+    assert volume["status"] == "creating"
+    lab.admin.volume_action(volume, "os-reset_status", {"status": "available"})
+    assert lab.member.volume(volume)["status"] == "restoring-backup"
+    fault(lab.member.post(f"/backups/{other['id']}/restore", {"restore": {"volume_id": volume["id"]}}), 400)
+    fault(lab.member.post("/snapshots", {"snapshot": {"volume_id": volume["id"], "force": True}}), 400)
+    fault(lab.member.post("/volumes", {"volume": {"size": 1, "source_volid": volume["id"]}}), 400)
+    lab.wait_state(new["url"], "Offline")
+    lab.member.wait_volume(volume)
+    assert_same_bytes(disk, lab.path(volume))
+
+
 def test_an_instance_backup_whose_part_is_being_restored(braked):
     """It is busy for Waldur, too: a deletion or another restore does not pull its data away."""
     lab = braked(slow_writes, "target.img", config="[engine]\njobs = 4")
@@ -358,6 +377,16 @@ def test_event_of_a_failed_backup(lab):
     lab.path(volume).unlink()
     failed = lab.member.wait(lab.member.create(volume), "error")
     assert "resource_backup_creation_failed" in lab.events_about(failed["id"])
+
+
+def test_a_backup_in_no_zone_fails_in_the_same_words(lab):
+    """As one whose disk is gone: whoever looks for failed backups of a volume by their message finds both."""
+    volume = lab.admin.volume(lab.filled(name="ledger"))
+    lab.member.wait(lab.member.create(volume, availability_zone="far-away"), "error")
+    lab.path(volume).unlink()
+    lab.member.wait(lab.member.create(volume), "error")
+    messages = [e["message"] for e in lab.events(event_type="resource_backup_creation_failed") if "ledger" in e["message"]]
+    assert len(messages) == 2 and all(m.startswith("A backup of ledger has failed: ") for m in messages), messages
 
 
 def test_event_of_a_failed_restore(lab):

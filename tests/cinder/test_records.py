@@ -225,6 +225,22 @@ def test_import_of_an_incremental_backup(lab):
     assert_same_disk(lab.path(volume), lab.path(lab.member.restore(copy)))
 
 
+@pytest.mark.parametrize("metadata", [{"a": {"b": "c"}}, {"a": 1}, {"a": "v" * 256}, {f"k{n}": "v" for n in range(129)}, "x"])
+def test_metadata_that_is_none_is_not_imported(lab, metadata):
+    """One nested value would hide all the other metadata of the volume that it is restored to."""
+    volume = lab.filled(metadata={"mine": "1"})
+    exported = lab.admin.export(lab.member.backup(volume))
+    record = decode(exported["backup_url"])
+    record["driver_info"]["volume"]["metadata"] = metadata
+    record["id"] = str(uuid.uuid4())
+    made = lab.admin.wait(ok(lab.admin.import_record(exported["backup_service"], encode(record)), 201)["backup"])
+    restored = lab.member.restore(made)
+    assert restored["metadata"] == {"src_backup_id": made["id"]}
+    del record["driver_info"]
+    record["id"] = str(uuid.uuid4())
+    lab.admin.wait(ok(lab.admin.import_record(exported["backup_service"], encode(record)), 201)["backup"])
+
+
 # -------------------------------------------------------------------- what is refused
 
 

@@ -3,6 +3,8 @@
 That of a snapshot follows the same rules.
 """
 
+import json
+
 import pytest
 
 from helpers.api import ok
@@ -181,3 +183,37 @@ def test_a_writer_who_knows_an_old_state_is_refused(cloud, tagged, path, body):
     assert now(cloud, tagged) == {"one": "1", "two": "II"}
     ok(client.put(tagged + path, body, headers={"If-Match": client.get(tagged).headers["Etag"]}))
     assert now(cloud, tagged)["one"] == "I"
+
+
+def items(count, stem="k"):
+    return {f"{stem}{n}": "v" for n in range(count)}
+
+
+def test_there_is_an_end_to_the_number_of_items(cloud, url):
+    """As with Cinder's quota for them: a member cannot fill the catalog with notes, nor make each list carry them."""
+    ok(cloud.member.put(url, {"metadata": items(128)}))
+    for answer in (
+        cloud.member.put(url, {"metadata": items(129)}),
+        cloud.member.post(url, {"metadata": {"one more": "v"}}),
+        cloud.member.put(f"{url}/another", {"meta": {"another": "v"}}),
+    ):
+        assert "129" in fault(answer, 400) and "128" in answer.text
+    assert now(cloud, url) == items(128)
+    ok(cloud.member.post(url, {"metadata": {"k1": "changed"}}))
+    ok(cloud.member.delete(f"{url}/k1"))
+    ok(cloud.member.put(f"{url}/another", {"meta": {"another": "v"}}))
+
+
+def test_there_is_an_end_to_the_number_of_items_of_a_new_thing(cloud, volume):
+    for kind, body in (("volumes", {"size": 1}), ("snapshots", {"volume_id": volume["id"]}), ("backups", {"volume_id": volume["id"]})):
+        fault(cloud.member.post(f"/{kind}", {kind[:-1]: {**body, "metadata": items(129)}}), 400)
+    fault(cloud.member.put(f"/volumes/{volume['id']}", {"volume": {"metadata": items(129)}}), 400)
+
+
+def test_what_has_more_items_can_be_brought_down(cloud, volume, tagged):
+    """A restore keeps the volume's and adds those of the backup."""
+    cloud.d.sql("UPDATE volume SET labels = ? WHERE uuid = ?", (json.dumps(items(200)), volume["id"].replace("-", "")))
+    fault(cloud.member.post(tagged, {"metadata": {"one more": "v"}}), 400)
+    ok(cloud.member.post(tagged, {"metadata": {"k1": "changed"}}))
+    ok(cloud.member.delete(f"{tagged}/k1"))
+    ok(cloud.member.put(tagged, {"metadata": {}}))

@@ -72,6 +72,16 @@ def test_the_catalog_of_format_1_is_kept(old):
     assert old.inspect() == []
 
 
+def test_the_projects_of_format_1_follow_the_defaults(old):
+    """Format 1 knew no defaults, so that `unlimited` in it was nobody's decision. A limit that somebody has set stays."""
+    ada = serve(old)
+    assert {row[0] for row in old.sql('SELECT "limit" FROM quota')} == {None, 512000}
+    assert {q["name"]: q["limit"] for q in ok(ada.get("/api/quotas/"))}["volumes"] == -1
+    old.sql("INSERT INTO quota_default VALUES ('volumes', 7)")
+    limits = {q["name"]: q["limit"] for q in ok(ada.get("/api/quotas/"))}
+    assert (limits["volumes"], limits["storage"]) == (7, 512000)
+
+
 def test_the_parts_of_old_backups_are_in_the_other_dialect_too(old):
     serve(old)
     headers = {"X-Auth-Token": ADAS_TOKEN}

@@ -150,7 +150,7 @@ SCHEMAS = {
     "Labels": {"type": "object", "additionalProperties": {"type": "string", "maxLength": 255}},
     "NewLabels": {
         "type": "object", "propertyNames": {"pattern": "^[a-zA-Z0-9_:. /-]{1,255}$"},
-        "additionalProperties": {"type": "string", "maxLength": 255},
+        "additionalProperties": {"type": "string", "maxLength": 255}, "maxProperties": 128,
     },
     "Switch": {"anyOf": [BOOLEAN, choice(*TRUE_WORDS, *FALSE_WORDS)], "description": "A boolean, or a word for one."},
     # errors

@@ -7,7 +7,8 @@ import sqlite3
 import pytest
 
 from helpers.api import ok
-from helpers.disks import assert_same_bytes
+from helpers.daemon import slow_writes
+from helpers.disks import MIB, assert_same_bytes
 from helpers.lab import INSTANCES, Lab
 from helpers.wait import wait_for
 
@@ -109,3 +110,42 @@ def test_restored_volumes_can_be_backed_up_and_restored_over(own):
     order = {"backup": backup["uuid"], "path": str(target), "mode": "overwrite"}
     assert finished(own, own.api.post("/ops/restores/", order))["state"] == "done"
     assert_same_bytes(disk, target)
+
+
+@pytest.mark.parametrize("how", ["kill", "term"])
+def test_a_registered_disk_that_was_overwritten_by_half_is_in_error(start_daemon, how):
+    """As after a restore through Cinder: it would be taken for good, and be in the next backup. Overwriting it again mends it."""
+    daemon = start_daemon("shutdown_deadline_s = 1\n[engine]\nworkers = 1\n" + ROOTS, start=False)
+    daemon.wrapper = slow_writes(daemon.root / "slow.img", "500ms")
+    lab = Lab(daemon.start())
+    disk, target = lab.disk(16 * MIB), lab.disk(16 * MIB, name="slow.img")
+    vm, backup = lab.instance([target]), lab.backup(lab.instance([disk]))
+    order = {"backup": backup["uuid"], "path": str(target), "mode": "overwrite"}
+    before = target.read_bytes()
+    ok(lab.api.post("/ops/restores/", order), 202)
+    assert lab.get(vm)["volumes"][0]["state"] == "restoring-backup"
+    wait_for(lambda: target.read_bytes() != before, "the restore has begun to write")
+    daemon.interrupt(how)
+    volume, = lab.get(vm)["volumes"]
+    assert volume["state"] == "error_restoring" and "interrupted" in volume["error_message"] and str(target) not in volume["error_message"]
+    assert finished(lab, lab.api.post("/ops/restores/", order))["state"] == "done"
+    volume, = lab.get(vm)["volumes"]
+    assert (volume["state"], volume["error_message"]) == ("available", "")
+    assert_same_bytes(disk, target)
+
+
+def test_two_restores_over_one_file_come_one_after_the_other(start_daemon):
+    """Also where no volume is registered, which nobody can register meanwhile: it would hold some of the one and some of the other."""
+    daemon = start_daemon("[engine]\njobs = 2\nworkers = 1\n" + ROOTS, start=False)
+    daemon.wrapper = slow_writes(daemon.root / "slow.img", "100ms")
+    lab = Lab(daemon.start())
+    disks = [lab.disk(8 * MIB), lab.disk(8 * MIB)]
+    backups = [lab.backup(lab.instance([disk])) for disk in disks]
+    target = lab.disk(8 * MIB, name="slow.img")
+    orders = [{"backup": b["uuid"], "path": str(target), "mode": "overwrite"} for b in backups]
+    answers = [lab.api.post("/ops/restores/", order) for order in orders]
+    refused = ok(lab.api.post("/ops/volumes/", {"path": str(target), "project": lab.project["uuid"]}), 400)
+    assert "restored to" in refused["path"][0]
+    assert [finished(lab, answer)["state"] for answer in answers] == ["done", "done"]
+    assert_same_bytes(disks[1], target)
+    ok(lab.api.post("/ops/volumes/", {"path": str(target), "project": lab.project["uuid"]}), 201)

@@ -464,3 +464,19 @@ def test_slow_sources_do_not_hold_up_restores(start_daemon):
     lab.restore(good)
     assert lab.get(slow)["state"] == "Backing up"
     lab.wait_state(slow["url"], "Ready", 90)
+
+
+def test_a_backup_that_waited_for_a_restore_that_failed_has_not_its_leavings(start_daemon):
+    """When it was ordered, nobody could know."""
+    daemon = start_daemon("[engine]\njobs = 1", start=False)
+    daemon.wrapper = slow_reads(daemon.root / "slow.img", "300ms")
+    lab = Lab(daemon.start())
+    disk = lab.disk()
+    vm, slow = lab.instance([disk]), lab.instance([lab.disk(4 * MIB, name="slow.img")])
+    backup = lab.backup(vm)
+    lab.start_backup(slow)  # what comes after it waits
+    ok(lab.api.post("/ops/restores/", {"backup": backup["uuid"], "path": str(disk), "mode": "overwrite"}), 202)
+    late = lab.start_backup(vm)
+    disk.unlink()
+    assert "error_restoring" in lab.wait_state(late["url"], "Erred")["error_message"]
+    assert lab.wait_state(backup["url"], "Ready")

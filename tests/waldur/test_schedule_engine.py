@@ -11,7 +11,7 @@ import pytest
 
 from helpers.api import DENIED, TIMESTAMP, ok
 from helpers.disks import MIB
-from helpers.lab import SCHEDULES, Lab, ms, parse_time
+from helpers.lab import BACKUPS, SCHEDULES, Lab, ms, parse_time
 from helpers.wait import wait_for
 
 START = "2026-11-21T12:00:30"  # a Saturday
@@ -502,6 +502,24 @@ def test_47_a_failing_backup_deactivates_and_does_not_prune(timed):
         assert timed.get(backup)["state"] == "Ready"
     assert "resource_backup_creation_failed" in timed.event_types(failed[0])
     assert "resource_backup_schedule_deactivated" in timed.event_types(schedule)
+
+
+def test_a_half_restored_disk_is_not_backed_up_and_costs_no_good_backup(timed):
+    """The schedule is switched off and says why; by hand it is refused, too, until the disk is good again."""
+    timed.vm = timed.instance()
+    schedule = timed.schedule(timed.vm, schedule=HOURLY, is_active=True, maximal_number_of_backups=1)
+    good = old_backups(timed, schedule, [10])
+    timed.d.sql("UPDATE volume SET state = 'error_restoring'")
+    fire(timed, schedule)
+    after = wait_for(lambda: (s := timed.get(schedule))["is_active"] is False and s, "the schedule is switched off")
+    assert after["error_message"].startswith("Failed to schedule") and "error_restoring" in after["error_message"]
+    passes(timed)
+    assert [b["uuid"] for b in timed.backups_of(schedule)] == [b["uuid"] for b in good]
+    assert "error_restoring" in ok(timed.api.post(BACKUPS, {"instance": timed.vm["url"]}), 409)["detail"]
+    assert "error_restoring" in ok(timed.api.post(timed.vm["url"] + "start/"), 409)["detail"]
+    timed.d.sql("UPDATE volume SET state = 'available'")
+    timed.backup(timed.vm)
+    ok(timed.api.post(timed.vm["url"] + "start/"), 202)
 
 
 def test_other_failures_do_not_deactivate(timed):

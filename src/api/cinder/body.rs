@@ -10,6 +10,8 @@ use crate::http::Request;
 const MAX_BODY: usize = 114_688;
 /// Characters in a name, a description, a key or a value.
 const MAX_TEXT: usize = 255;
+/// Items of metadata, as many as Cinder's quota for them has.
+const MAX_LABELS: usize = 128;
 
 /// The body as an object. One that is missing is an error.
 pub fn parse(request: &Request) -> Result<Object, CinderError> {
@@ -162,7 +164,7 @@ impl Object {
             None => Ok(None),
             Some(Value::Null) => Ok(Some(None)),
             Some(Value::Object(map)) => {
-                map.iter().try_for_each(|(label, value)| check_label(label, value))?;
+                check_labels(map)?;
                 Ok(Some(Some(Value::Object(map.clone()).to_string())))
             }
             Some(_) => Err(self.wrong(key, "is no object of strings")),
@@ -170,8 +172,22 @@ impl Object {
     }
 }
 
+/// Metadata as it may be given.
+pub fn check_labels(labels: &Map<String, Value>) -> Result<(), CinderError> {
+    check_number(labels.len())?;
+    labels.iter().try_for_each(|(label, value)| check_label(label, value))
+}
+
+/// It is a place for notes, and read whenever what it belongs to is.
+pub fn check_number(labels: usize) -> Result<(), CinderError> {
+    match labels {
+        0..=MAX_LABELS => Ok(()),
+        _ => Err(CinderError::bad_request(format!("metadata: {labels} items are more than the {MAX_LABELS} that there may be."))),
+    }
+}
+
 /// Keys are 1 to 255 letters, digits and `- _ : . / space`; values are strings of at most 255 characters.
-pub fn check_label(label: &str, value: &Value) -> Result<(), CinderError> {
+fn check_label(label: &str, value: &Value) -> Result<(), CinderError> {
     let shown: String = label.chars().take(100).collect();
     let good = !label.is_empty()
         && label.chars().count() <= MAX_TEXT

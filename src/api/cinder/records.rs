@@ -94,10 +94,10 @@ pub fn import(context: &Context) -> CinderResult {
     let uuid = record.uuid("id").ok_or_else(|| record.wrong("id"))?;
     let size = record.map["size"].as_i64().filter(|size| (0..=MAX_SIZE).contains(size)).ok_or_else(|| record.wrong("size"))?;
     let hash = record.text("service_metadata").filter(|_| service == SERVICE).and_then(|text| from_hex(&text));
-    let (volume, labels) = (record.map["driver_info"]["volume"].clone(), record.labels("metadata"));
+    let (volume, labels) = (record.value("driver_info")["volume"].clone(), labels_of(record.value("metadata")));
     let (title, description, container) = (record.text("display_name"), record.text("display_description"), record.text("container"));
     let (zone, snapshot) = (record.text("availability_zone"), record.uuid("snapshot_id"));
-    let volume_labels = if volume["metadata"].is_object() { volume["metadata"].to_string() } else { "{}".into() };
+    let volume_labels = labels_of(&volume["metadata"]);
     let import = ImportedBackup {
         uuid: &uuid,
         project_id: context.project_id(),
@@ -151,6 +151,10 @@ impl Record {
         CinderError::bad_request(format!("backup_url: \"{key}\" of the record cannot be what it says."))
     }
 
+    fn value(&self, key: &str) -> &Value {
+        self.map.get(key).unwrap_or(&Value::Null)
+    }
+
     fn text(&self, key: &str) -> Option<String> {
         self.map.get(key)?.as_str().map(|text| text.chars().take(255).collect())
     }
@@ -162,14 +166,13 @@ impl Record {
     fn time(&self, key: &str) -> Option<i64> {
         parse_timestamp(self.map.get(key)?.as_str()?).map(|time| time.timestamp_millis())
     }
+}
 
-    fn labels(&self, key: &str) -> String {
-        match self.map.get(key) {
-            Some(Value::Object(labels)) if labels.iter().all(|(label, value)| body::check_label(label, value).is_ok()) => {
-                Value::Object(labels.clone()).to_string()
-            }
-            _ => "{}".into(),
-        }
+/// Metadata in a record, or none if it is none that could have been given to us.
+fn labels_of(value: &Value) -> String {
+    match value {
+        Value::Object(labels) if body::check_labels(labels).is_ok() => value.to_string(),
+        _ => "{}".into(),
     }
 }
 

@@ -122,7 +122,7 @@ fn apply(tx: &Transaction, volume: &Volume, action: Action) -> Result<(), Cinder
                 volumes::set_attachment(tx, volume.id, None, now)?;
             }
             if let Some(state) = status {
-                volumes::set_state(tx, volume.id, state, "", now)?;
+                orders::reset_volume(tx, volume, state)?;
             }
         }
         Action::Attach { server_id, host_name, device } => {

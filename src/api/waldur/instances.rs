@@ -17,7 +17,7 @@ use crate::catalog::images::{self, Flavor, Image};
 use crate::catalog::instances::{self, Instance};
 use crate::catalog::list::{self, Filter, Page};
 use crate::catalog::volumes::{self, NewVolume, Volume};
-use crate::catalog::{backups, new_uuid, projects, schedules};
+use crate::catalog::{backups, jobs, new_uuid, projects, schedules};
 use crate::clock;
 use crate::engine::orders;
 use crate::engine::places::check_allowed;
@@ -194,16 +194,21 @@ fn switch(context: &Context, uuid: &str, action: &str) -> ApiResult {
                 return Err(ApiError::detail(409, message));
             }
         };
-        let written = volumes::of_instance(tx, instance.id)?.into_iter().find(|volume| {
-            matches!(volume.status, VolumeState::RestoringBackup | VolumeState::Extending)
-        });
-        if let Some(volume) = written.filter(|_| state == InstanceState::Online) {
-            let message = format!("Volume {} is {}; try again later.", volume.name, volume.status.as_str());
-            return Err(ApiError::detail(409, message));
+        if state == InstanceState::Online {
+            volumes::of_instance(tx, instance.id)?.iter().try_for_each(can_be_run_on)?;
         }
         instances::set_state(tx, instance.id, state, "")?;
         Ok(Response::json(202, &json!({"status": format!("{action} was scheduled")})))
     })
+}
+
+fn can_be_run_on(volume: &Volume) -> Result<(), ApiError> {
+    let why = match volume.status {
+        VolumeState::RestoringBackup | VolumeState::Extending => "try again later",
+        _ if !volume.state.is_whole() => orders::NOT_WHOLE,
+        _ => return Ok(()),
+    };
+    Err(ApiError::detail(409, format!("Volume {} is {}; {why}.", volume.name, volume.status.as_str())))
 }
 
 // ---- registration
@@ -366,6 +371,9 @@ pub fn check_path(context: &Context, tx: &Transaction, path: &str) -> Result<Res
     };
     if let Some(other) = volumes::by_path(tx, text)? {
         return Ok(Err(format!("{text} is registered already as volume {}.", other.uuid)));
+    }
+    if jobs::on_path(tx, text)? {
+        return Ok(Err(format!("{text} is being restored to; register it when that is over.")));
     }
     Ok(Ok(probe))
 }

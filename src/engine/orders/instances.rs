@@ -32,6 +32,9 @@ pub fn back_up(
         return Err(Refusal::Unstable);
     }
     let volumes = volumes::of_instance(tx, instance.id)?;
+    if let Some(volume) = volumes.iter().find(|volume| !volume.state.is_whole()) {
+        return Err(Refusal::NotWhole { volume: volume.title(), state: volume.state });
+    }
     one_bootable(volumes.iter().map(|v| v.bootable))?;
     let size: i64 = volumes.iter().map(|v| v.size).sum();
     let gigabytes = volumes.iter().map(|v| gib(v.size)).sum();

@@ -22,7 +22,11 @@ pub use volume_backups::{
     ImportedBackup, VolumeBackupOrder, back_up_volume, delete_volume_backup, force_delete, import, reset_status, restore_to_new_volume,
     restore_to_volume, take_snapshot,
 };
-pub use volumes::{create_volume, delete_volume, delete_volume_with_snapshots, extend, forget_volume};
+pub use volumes::{create_volume, delete_volume, delete_volume_with_snapshots, extend, forget_volume, reset_volume};
+
+/// Why a volume is not backed up that does not hold what it should, and what leads on.
+pub const NOT_WHOLE: &str =
+    "it does not hold what it should; restore to it once more, or have an administrator declare it available (os-reset_status)";
 
 /// Why an order is not taken. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +40,9 @@ pub enum Refusal {
     /// The volume's state forbids the action.
     #[error("the volume is in state '{}'; it must be {needed}", .state.as_str())]
     VolumeState { state: VolumeState, needed: &'static str },
+    /// What is on the volume is nobody's data.
+    #[error("volume {volume} is in state '{}': {NOT_WHOLE}", .state.as_str())]
+    NotWhole { volume: String, state: VolumeState },
     /// Each sentence names a quota, what is required and the limit.
     #[error("{}", .0.join(" "))]
     Quota(Vec<String>),

@@ -11,6 +11,7 @@ use crate::catalog::new_uuid;
 use crate::catalog::volume_backups::{self, Face, NewVolumeBackup, VolumeBackup, ZONE};
 use crate::catalog::volumes::{self, NewVolume, Volume};
 use crate::clock;
+use crate::engine::create;
 use crate::model::backup::{BackupAction, BackupKind, BackupState};
 use crate::model::quota::{QuotaName, gib};
 use crate::model::volume::VolumeState;
@@ -70,15 +71,12 @@ pub fn back_up_volume(tx: &Transaction, order: &VolumeBackupOrder) -> Result<Vol
     let backup_id = insert_backup(tx, &uuid, BackupKind::Volume, project_id, size, order.user_uuid, now)?;
     let new = NewVolumeBackup { project_id, size, position: 0, ..NewVolumeBackup::of(volume, &uuid, backup_id, BackupKind::Volume, now, face) };
     let id = volume_backups::insert(tx, &new)?;
-    let backup = logged(tx, backup_id, "resource_backup_creation_scheduled", "has been scheduled")?;
+    logged(tx, backup_id, "resource_backup_creation_scheduled", "has been scheduled")?;
     match (order.zone, order.snapshot.and_then(|snapshot| snapshot.map_id)) {
         // As if a scheduler had looked for a service there and found none (Cinder contract 1.1).
         (Some(zone), _) if zone != ZONE => {
             let reason = format!("there is no backup service in availability zone {zone}; the only one is {ZONE}");
-            backups::fail(tx, backup_id, &reason, now)?;
-            log_backup(tx, &backup, "resource_backup_creation_failed", Severity::Error, || {
-                format!("Backup of {} has failed: {reason}", backup.subject)
-            })?;
+            create::fail(tx, backup_id, &reason)?;
         }
         (_, Some(map_id)) => {
             volume_backups::complete(tx, id, map_id, 0, 0)?;

@@ -97,6 +97,14 @@ fn erase(tx: &Transaction, volume: &Volume, force: bool) -> Result<(), Refusal> 
     Ok(())
 }
 
+/// An administrator's word on the state of a volume: he who takes it out of `deleting` wants it back, so its deletion is called off.
+pub fn reset_volume(tx: &Transaction, volume: &Volume, state: VolumeState) -> rusqlite::Result<()> {
+    if state != VolumeState::Deleting {
+        jobs::revoke_on_volume(tx, volume.id, JobKind::Erase)?;
+    }
+    volumes::set_state(tx, volume.id, state, "", clock::now_ms())
+}
+
 /// May the record of a volume be removed at once, as the administrator's commands and the removal of an instance do?
 pub fn forget_volume(tx: &Transaction, volume: &Volume) -> Result<(), Refusal> {
     if volumes::has_snapshots(tx, volume.id)? {
