@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::EngineError;
 use super::ingest::Progress;
 use crate::source::{Buffer, SourceError, Target};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, codec};
 use crate::store::read::{MapReader, Piece, ReadError};
+
+/// Bytes of the smallest hole within data that is kept a hole: smaller ones cost more writes than they are worth.
+const HOLE: usize = 64 << 10;
 
 /// What is wrong with a backup whose volume map is not in the coffer.
 pub const MAP_LOST: &str = "its volume map is missing";
@@ -44,7 +47,7 @@ pub fn emit(
                 length
             }
             Piece::Data { offset, bytes } => {
-                target.write(offset, bytes).map_err(EngineError::Target)?;
+                write(target, fresh, offset, bytes).map_err(EngineError::Target)?;
                 bytes.len() as u64
             }
             Piece::Bad(corrupt) => return Err(EngineError::Corrupt { offset: corrupt.offset, reason: corrupt.reason }),
@@ -53,4 +56,20 @@ pub fn emit(
         Ok(())
     })?;
     target.sync().map_err(EngineError::Target)
+}
+
+/// Writes data; into a new file only what is not zero, so that it has about the holes that the volume had.
+fn write(target: &Target, fresh: bool, offset: u64, bytes: &[u8]) -> Result<(), SourceError> {
+    if !fresh {
+        return target.write(offset, bytes);
+    }
+    let mut at = 0;
+    for run in bytes.chunks(HOLE).collect::<Vec<_>>().chunk_by(|a, b| codec::is_zero(a) == codec::is_zero(b)) {
+        let end = at + run.iter().map(|block| block.len()).sum::<usize>();
+        if !codec::is_zero(run[0]) {
+            target.write(offset + at as u64, &bytes[at..end])?;
+        }
+        at = end;
+    }
+    Ok(())
 }

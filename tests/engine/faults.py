@@ -18,7 +18,7 @@ from helpers.lab import INSTANCES, Lab
 from helpers.wait import wait_for
 
 LONG = bool(os.environ.get("COFFERD_LONG"))
-CHUNK = 256 << 10
+CHUNK = MIB
 # Where files go that are compared and thrown away: memory, if there is such a file system.
 QUICK = "/dev/shm" if os.path.isdir("/dev/shm") else None
 

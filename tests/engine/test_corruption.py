@@ -96,7 +96,7 @@ def lose(table, which):
     return damage
 
 
-ONE, ALL = r"1310720", "0"  # BAD * CHUNK, or the whole segment
+ONE, ALL = str(BAD * CHUNK), "0"  # the one chunk, or the whole segment
 ANY = r"\d+"  # several are damaged; which one is met first depends on the threads
 # What is damaged; the damaged byte of the volume that is named; whether `new` needs it too.
 DAMAGES = {

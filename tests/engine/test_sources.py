@@ -242,8 +242,8 @@ def test_sparse_files_stay_sparse(start_daemon):
     for disk, copy in zip(disks, bench.volume_files(bench.restore(backup)), strict=True):
         assert_same_bytes(disk, copy)
         spots = allocated(disk) // 4096
-        # Where there is data, the whole chunk is written.
-        assert allocated(copy) <= min(spots, 8) * 2 * CHUNK, (disk, allocated(disk), allocated(copy))
+        # Where there is data, some of what surrounds it is written too.
+        assert allocated(copy) <= min(spots, 8) * 2 * (64 << 10), (disk, allocated(disk), allocated(copy))
 
 
 def test_zero_blocks_within_data_are_not_stored_and_read_back_as_zeros(start_daemon):

@@ -30,10 +30,10 @@ def coffer(start_module_daemon):
     text.write_bytes(b"compressible " * 100_000)
     sparse = daemon.root / "sparse.img"
     with open(sparse, "wb") as file:  # the first and the third of four segments are zeros
-        file.truncate(900 * MIB + 4097)
-        file.seek(300 * MIB)
+        file.truncate(3072 * MIB + 4097)
+        file.seek(1200 * MIB)
         file.write(b"\1" * 300_000)
-        file.seek(900 * MIB + 4096)
+        file.seek(3072 * MIB + 4096)
         file.write(b"x")
     one = daemon.root / "one.img"
     one.write_bytes(b"1")
@@ -71,7 +71,7 @@ def test_every_volume_comes_back_without_cofferd(coffer):
         result = extract(file, map_id, out)
         assert result.returncode == 0, result.stderr
         assert_same_bytes(copy, out)
-        assert allocated(out) < allocated(copy) + MIB
+        assert allocated(out) < allocated(copy) + 2 * MIB
         out.unlink()
 
 
