@@ -302,6 +302,13 @@ CREATE INDEX volume_backup_list ON volume_backup(project_id, created, uuid) WHER
 CREATE INDEX volume_backup_list_all ON volume_backup(created, uuid) WHERE kind <> 'snapshot';
 CREATE INDEX volume_backup_snapshots ON volume_backup(project_id, created, uuid) WHERE kind = 'snapshot';
 
+-- Reflink copies of image files, each made for a part of a backup and kept to tell what has changed since.
+CREATE TABLE reflink (
+    path    TEXT PRIMARY KEY,
+    part_id INTEGER REFERENCES volume_backup(id) ON DELETE SET NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX reflink_part ON reflink(part_id);
+
 CREATE TABLE restoration (
     id          INTEGER PRIMARY KEY,
     backup_id   INTEGER NOT NULL REFERENCES backup(id) ON DELETE CASCADE,

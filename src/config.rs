@@ -69,6 +69,8 @@ pub struct VolumesConfig {
     pub restore_directory: PathBuf,
     /// Where Cinder's new volumes are made.
     pub pool_directory: PathBuf,
+    /// Keep reflink copies of image files, to read only what has changed.
+    pub reflinks: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -252,6 +254,7 @@ struct VolumesTable {
     roots: Vec<PathBuf>,
     restore_directory: Option<PathBuf>,
     pool_directory: Option<PathBuf>,
+    reflinks: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -324,7 +327,7 @@ impl Checker {
         }
         let restore_directory = table.restore_directory.unwrap_or_else(|| state_directory.join("restored"));
         let pool_directory = table.pool_directory.unwrap_or_else(|| state_directory.join("volumes"));
-        Ok(VolumesConfig { roots: table.roots, restore_directory, pool_directory })
+        Ok(VolumesConfig { roots: table.roots, restore_directory, pool_directory, reflinks: table.reflinks })
     }
 
     fn engine(&self, table: EngineTable, cores: usize) -> Result<EngineConfig, ConfigError> {

@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod list;
 pub mod meta;
 pub mod projects;
+pub mod reflinks;
 pub mod schedules;
 pub mod sessions;
 pub mod users;

@@ -18,6 +18,7 @@ pub const CONTAINER: &str = "coffer";
 #[derive(Clone, Debug)]
 pub struct Part {
     pub id: i64,
+    pub uuid: String,
     pub kind: BackupKind,
     pub position: i64,
     pub volume_id: Option<i64>,
@@ -42,11 +43,12 @@ impl Part {
 pub fn parts(connection: &Connection, backup_id: i64) -> rusqlite::Result<Vec<Part>> {
     connection
         .prepare_cached(
-            "SELECT id, position, volume_id, name, bootable, size, map_id, kind FROM volume_backup WHERE backup_id = ? ORDER BY position",
+            "SELECT id, position, volume_id, name, bootable, size, map_id, kind, uuid FROM volume_backup WHERE backup_id = ? ORDER BY position",
         )?
         .query_map([backup_id], |row| {
             Ok(Part {
                 id: row.get(0)?,
+                uuid: row.get(8)?,
                 kind: row.get(7)?,
                 position: row.get(1)?,
                 volume_id: row.get(2)?,

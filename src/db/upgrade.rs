@@ -16,6 +16,11 @@ const FROM_1: &str = include_str!("from_format_1.sql");
 /// What format 3 added to the store's tables: packs may hold deltas.
 const STORE_3: &str = "CREATE INDEX pack_toc_deltas ON pack_toc(id) WHERE format = 2;";
 
+/// What format 3 added to the catalog.
+const CATALOG_3: &str = "
+    CREATE TABLE reflink (path TEXT PRIMARY KEY, part_id INTEGER REFERENCES volume_backup(id) ON DELETE SET NULL) STRICT, WITHOUT ROWID;
+    CREATE INDEX reflink_part ON reflink(part_id);";
+
 /// Upgrades a coffer of this format, older than the present one. The connection has foreign keys switched on afterwards, as
 /// before.
 pub(super) fn from_format(found: i32, connection: &mut Connection) -> Result<(), DbError> {
@@ -31,8 +36,9 @@ pub(super) fn from_format(found: i32, connection: &mut Connection) -> Result<(),
 
 fn upgrade(found: i32, connection: &mut Connection) -> Result<(), DbError> {
     let tx = Transaction::new(connection, TransactionBehavior::Immediate)?;
-    if found == 1 {
-        rebuild_catalog(&tx)?;
+    match found {
+        1 => rebuild_catalog(&tx)?, // as it is now
+        _ => tx.execute_batch(CATALOG_3)?,
     }
     tx.execute_batch(STORE_3)?;
     tx.pragma_update(None, "user_version", FORMAT_VERSION)?;

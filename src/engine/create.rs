@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use rusqlite::Transaction;
 use serde_json::Value;
 
-use super::ingest::{self, Ingested};
+use super::ingest::{self, Ingested, Known};
 use super::places::open_source;
-use super::{Engine, EngineError, Running, orders};
+use super::{Engine, EngineError, Running, Settings, orders};
 use crate::catalog::backups::{self, Backup};
 use crate::catalog::events::Severity;
 use crate::catalog::jobs::{self, Job, JobKind};
@@ -25,7 +25,10 @@ impl Engine {
     pub(super) fn run_create(&self, job: &Job, running: &Running) {
         let outcome = self.read_volumes(job, running).and_then(|parts| self.declare_ready(job, parts));
         match outcome {
-            Ok(()) => self.wake(), // pruning may have promised deletions
+            Ok(()) => {
+                self.wake(); // pruning may have promised deletions
+                self.remove_stale_copies();
+            }
             Err(EngineError::Cancelled) => self.fail_create(job, "interrupted: the daemon was stopped while the backup was being made"),
             Err(error) => self.fail_create(job, &error.to_string()),
         }
@@ -45,17 +48,36 @@ impl Engine {
         }
         self.reserve(job, &mut opened)?;
         running.progress.total.store(opened.iter().map(|(_, source, _)| source.size()).sum(), Ordering::Relaxed);
-        let mut done = Vec::new();
+        // Copies of all disks are made before the first is read: so they are of one moment, or nearly.
+        let mut readings = Vec::new();
         for (part, source, path) in opened {
-            let previous = match part.volume_id {
-                Some(id) => self.db.read(|c| volume_backups::latest_map(c, id))?,
-                None => None,
-            };
-            let ingested = ingest::ingest(&self.store, &source, previous, settings.workers, &running.progress, &running.cancel);
+            let (source, known) = self.reading(&part, source, &path, &settings)?;
+            readings.push((part, source, known, path));
+        }
+        let mut done = Vec::new();
+        for (part, source, known, path) in readings {
+            let ingested = self.take_in(&part, &source, known, &settings, running);
             let ingested = ingested.map_err(|error| error.without_path(&path, &part.label()))?;
             done.push((part, ingested));
         }
         Ok(done)
+    }
+
+    fn take_in(&self, part: &Part, source: &Source, known: Known, settings: &Settings, running: &Running) -> Result<Ingested, EngineError> {
+        let ingest = |known| ingest::ingest(&self.store, source, known, settings.workers, &running.progress, &running.cancel);
+        let before = running.progress.read.load(Ordering::Relaxed);
+        match ingest(&known) {
+            Err(EngineError::Unchanged { offset }) => {
+                log::error!(
+                    "{} differs at byte {offset} from its last backup, although the file system says that nothing has changed there; \
+                     all of it is read now, and volumes.reflinks is better switched off for this file system",
+                    part.label()
+                );
+                running.progress.read.store(before, Ordering::Relaxed);
+                ingest(&Known { changed: None, ..known })
+            }
+            ingested => ingested,
+        }
     }
 
     fn parts_and_volumes(&self, job: &Job) -> Result<Vec<(Part, Volume)>, EngineError> {

@@ -16,6 +16,9 @@ pub enum EngineError {
     Target(SourceError),
     #[error("the backup is damaged at byte {offset}: {reason}")]
     Corrupt { offset: u64, reason: String },
+    /// What was to be the same as in the last backup is not.
+    #[error("byte {offset} has changed, although the file system says that it has not")]
+    Unchanged { offset: u64 },
     #[error("{0}")]
     Store(StoreError),
     #[error(transparent)]

@@ -10,13 +10,15 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::EngineError;
 use crate::source::{Buffer, Source};
 use crate::store::codec::{self, Base, Encoder};
-use crate::store::format::{Address, CHUNK_SIZE, Encoding, Hash};
-use crate::store::{Ingest, Sealed, Store, StoreError, Writer};
+use crate::store::format::{Address, CHUNK_SIZE, Encoding, Hash, ZERO_HASH};
+use crate::store::{Ingest, Same, Sealed, Store, StoreError, Writer};
 
 /// Bytes read at once. Larger reads are not faster, smaller ones cost more time in the kernel.
 const SPAN: u64 = 1 << 20;
 /// Spans handed out and not yet stored. While a transaction is committed the workers go on with what was handed out.
 const AHEAD: usize = 64;
+/// Of what the file system says to be unchanged, one span in so many is read all the same.
+const AUDITED: u64 = 100;
 /// How far the threads that read, hash and compress stand back (nice(2); on Linux it counts for the calling thread alone).
 const NICENESS: i32 = 10;
 const CHUNK: u64 = CHUNK_SIZE as u64;
@@ -58,27 +60,35 @@ impl Ingested {
     }
 }
 
-/// Takes a volume in with this many threads beside the calling one. `previous`: the map of an earlier version of it, if there
-/// is one. On failure nothing of it can be seen, and what was stored
+/// What is known of a volume before it is read.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// The map of an earlier version of it.
+    pub previous: Option<i64>,
+    /// All ranges in which it differs from that, ascending; None if everything may.
+    pub changed: Option<Vec<Range<u64>>>,
+}
+
+/// Takes a volume in with this many threads beside the calling one. On failure nothing of it can be seen, and what was stored
 /// already is found again by the next try, or removed by the next garbage collection.
 pub fn ingest(
     store: &Store,
     source: &Source,
-    previous: Option<i64>,
+    known: &Known,
     workers: usize,
     progress: &Progress,
     cancel: &AtomicBool,
 ) -> Result<Ingested, EngineError> {
-    let ingest = store.begin(previous)?;
+    let ingest = store.begin(known.previous)?;
     let finished = std::thread::scope(|scope| {
         let (work, to_do) = bounded::<Work>(AHEAD);
         let (finished, done) = bounded::<Result<Done, EngineError>>(AHEAD);
         for _ in 0..workers.max(1) {
             let (to_do, finished, ingest) = (to_do.clone(), finished.clone(), &ingest);
-            scope.spawn(move || work_off(source, ingest, to_do, finished));
+            scope.spawn(move || Worker::run(source, ingest, to_do, finished));
         }
         drop((to_do, finished));
-        Intake { source, writer: ingest.writer(), chunk: 0, progress, cancel }.run(work, done)
+        Intake { source, changed: known.changed.as_deref(), writer: ingest.writer(), chunk: 0, progress, cancel }.run(work, done)
     })?;
     let modified = source.check().map_err(EngineError::Source)?;
     Ok(Ingested { sealed: ingest.seal(finished), modified })
@@ -88,7 +98,19 @@ pub fn ingest(
 struct Work {
     number: u64,
     range: Range<u64>,
+    trust: Trust,
     memory: Vec<u8>,
+}
+
+/// What is known of a span before it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// Nothing.
+    Read,
+    /// The file system says that it has not changed.
+    Unchanged,
+    /// It says so, and it is read all the same, to see whether that is true.
+    Audit,
 }
 
 /// A span that was read.
@@ -117,55 +139,110 @@ impl Drop for Alarm<'_> {
     }
 }
 
-fn work_off(source: &Source, ingest: &Ingest, to_do: Receiver<Work>, finished: Sender<Result<Done, EngineError>>) {
-    let _alarm = Alarm(&finished);
-    // Hashing and compressing take every core there is; whoever asks something meanwhile goes first. The thread ends with the job.
-    let _ = rustix::process::nice(NICENESS);
-    let mut buffer = Buffer::new(SPAN as usize);
-    let mut encoder = match Encoder::new() {
-        Ok(encoder) => encoder,
-        Err(e) => {
-            let _ = finished.send(Err(StoreError::Codec(e).into()));
-            return;
+/// One thread's tools.
+struct Worker<'a> {
+    source: &'a Source,
+    ingest: &'a Ingest<'a>,
+    buffer: Buffer,
+    encoder: Encoder,
+}
+
+impl Worker<'_> {
+    fn run(source: &Source, ingest: &Ingest, to_do: Receiver<Work>, finished: Sender<Result<Done, EngineError>>) {
+        let _alarm = Alarm(&finished);
+        // Hashing and compressing take every core there is; whoever asks something meanwhile goes first. The thread ends with the job.
+        let _ = rustix::process::nice(NICENESS);
+        let encoder = match Encoder::new() {
+            Ok(encoder) => encoder,
+            Err(e) => {
+                let _ = finished.send(Err(StoreError::Codec(e).into()));
+                return;
+            }
+        };
+        let mut worker = Worker { source, ingest, buffer: Buffer::new(SPAN as usize), encoder };
+        for work in to_do {
+            // The receiver is gone only if the job has failed already.
+            if finished.send(worker.process(work)).is_err() {
+                return;
+            }
         }
-    };
-    for work in to_do {
-        // The receiver is gone only if the job has failed already.
-        if finished.send(process(source, ingest, &mut buffer, &mut encoder, work)).is_err() {
-            return;
+    }
+
+    fn process(&mut self, work: Work) -> Result<Done, EngineError> {
+        let Work { number, range, trust, memory: mut data } = work;
+        data.clear();
+        let chunks = match trust {
+            Trust::Unchanged => self.same(&range)?,
+            _ => None,
+        };
+        let chunks = match chunks {
+            Some(chunks) => chunks,
+            None => self.read(&range, trust == Trust::Audit, &mut data)?,
+        };
+        Ok(Done { number, range, chunks, data })
+    }
+
+    /// The chunks as the previous version has them; None if one of them must be read.
+    fn same(&self, range: &Range<u64>) -> Result<Option<Vec<Chunk>>, EngineError> {
+        let mut chunks = Vec::with_capacity((SPAN / CHUNK) as usize);
+        for chunk in numbers(range) {
+            chunks.push(match self.ingest.same(chunk)? {
+                Some(Same::Zero) => Chunk::Zero,
+                Some(Same::Chunk(hash, address)) => Chunk::Known(hash, address),
+                None => return Ok(None),
+            });
         }
+        Ok(Some(chunks))
+    }
+
+    fn read(&mut self, range: &Range<u64>, audit: bool, data: &mut Vec<u8>) -> Result<Vec<Chunk>, EngineError> {
+        let span = self.source.read(range.start, (range.end - range.start) as usize, &mut self.buffer).map_err(EngineError::Source)?;
+        self.source.check_size().map_err(EngineError::Source)?;
+        let mut chunks = Vec::with_capacity((SPAN / CHUNK) as usize);
+        for (chunk, bytes) in numbers(range).zip(codec::chunks(span)) {
+            let zero = codec::is_zero(bytes);
+            let hash = if zero { ZERO_HASH } else { *blake3::hash(bytes).as_bytes() };
+            if audit {
+                confirm(self.ingest.same(chunk)?, hash, chunk * CHUNK)?;
+            }
+            if zero {
+                chunks.push(Chunk::Zero);
+                continue;
+            }
+            chunks.push(match self.ingest.find(chunk, &hash)? {
+                Some(address) => Chunk::Known(hash, address),
+                None => {
+                    let start = data.len();
+                    let base = self.ingest.base(chunk)?;
+                    let base = base.as_ref().map(|base| Base { address: base.address, raw: &base.raw, stored: base.stored });
+                    let encoding = self.encoder.append(bytes, base, data);
+                    Chunk::New { hash, raw: bytes.len() as u32, encoding, stored: start..data.len() }
+                }
+            });
+        }
+        Ok(chunks)
     }
 }
 
-fn process(source: &Source, ingest: &Ingest, buffer: &mut Buffer, encoder: &mut Encoder, work: Work) -> Result<Done, EngineError> {
-    let Work { number, range, memory: mut data } = work;
-    let span = source.read(range.start, (range.end - range.start) as usize, buffer).map_err(EngineError::Source)?;
-    source.check_size().map_err(EngineError::Source)?;
-    data.clear();
-    let mut chunks = Vec::with_capacity((SPAN / CHUNK) as usize);
-    for (chunk, bytes) in (range.start / CHUNK..).zip(codec::chunks(span)) {
-        if codec::is_zero(bytes) {
-            chunks.push(Chunk::Zero);
-            continue;
-        }
-        let hash = *blake3::hash(bytes).as_bytes();
-        chunks.push(match ingest.find(chunk, &hash)? {
-            Some(address) => Chunk::Known(hash, address),
-            None => {
-                let start = data.len();
-                let base = ingest.base(chunk)?;
-                let base = base.as_ref().map(|base| Base { address: base.address, raw: &base.raw, stored: base.stored });
-                let encoding = encoder.append(bytes, base, &mut data);
-                Chunk::New { hash, raw: bytes.len() as u32, encoding, stored: start..data.len() }
-            }
-        });
+/// The numbers of the chunks in a range of a volume.
+fn numbers(range: &Range<u64>) -> Range<u64> {
+    range.start / CHUNK..range.end.div_ceil(CHUNK)
+}
+
+/// Fails if what was said to be the same is not.
+fn confirm(same: Option<Same>, found: Hash, offset: u64) -> Result<(), EngineError> {
+    match same {
+        Some(Same::Zero) if found != ZERO_HASH => Err(EngineError::Unchanged { offset }),
+        Some(Same::Chunk(hash, _)) if found != hash => Err(EngineError::Unchanged { offset }),
+        _ => Ok(()),
     }
-    Ok(Done { number, range, chunks, data })
 }
 
 /// The calling thread's part: hands out spans, takes results, stores them in the order of the volume.
 struct Intake<'a> {
     source: &'a Source,
+    /// See [`Known::changed`].
+    changed: Option<&'a [Range<u64>]>,
     writer: Writer<'a>,
     /// Number of the next chunk to be stored.
     chunk: u64,
@@ -176,6 +253,7 @@ struct Intake<'a> {
 impl Intake<'_> {
     fn run(mut self, work: Sender<Work>, done: Receiver<Result<Done, EngineError>>) -> Result<crate::store::Finished, EngineError> {
         let mut spans = Spans { source: self.source, at: 0, data: 0..0 };
+        let mut auditor = Auditor::new(self.changed);
         let mut early = BTreeMap::new();
         let mut memory = Vec::new();
         let (mut given, mut stored) = (0, 0);
@@ -188,7 +266,8 @@ impl Intake<'_> {
                 match spans.next()? {
                     Some(range) => {
                         // Fails only if all workers have ended, and then an error is waiting in `done`.
-                        let _ = work.send(Work { number: given, range, memory: memory.pop().unwrap_or_default() });
+                        let trust = auditor.trust(&range);
+                        let _ = work.send(Work { number: given, range, trust, memory: memory.pop().unwrap_or_default() });
                         given += 1;
                     }
                     None => all_given = true,
@@ -237,6 +316,33 @@ impl Intake<'_> {
             self.chunk = end;
         }
         Ok(())
+    }
+}
+
+/// Says what need not be read, and picks what is read all the same.
+struct Auditor<'a> {
+    /// What has changed and does not lie before the last span; None: everything may have.
+    changed: Option<&'a [Range<u64>]>,
+    random: u64,
+}
+
+impl<'a> Auditor<'a> {
+    fn new(changed: Option<&'a [Range<u64>]>) -> Auditor<'a> {
+        // Without a random number nothing can be audited, so nothing is trusted.
+        let random = getrandom::u64().ok();
+        Auditor { changed: changed.filter(|_| random.is_some()), random: random.unwrap_or_default() }
+    }
+
+    /// Spans come in ascending order.
+    fn trust(&mut self, span: &Range<u64>) -> Trust {
+        let Some(changed) = &mut self.changed else { return Trust::Read };
+        *changed = &changed[changed.iter().take_while(|range| range.end <= span.start).count()..];
+        if changed.first().is_some_and(|range| range.start < span.end) {
+            return Trust::Read;
+        }
+        // Knuth's generator (MMIX): its high bits are random enough.
+        self.random = self.random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        if (self.random >> 33).is_multiple_of(AUDITED) { Trust::Audit } else { Trust::Unchanged }
     }
 }
 

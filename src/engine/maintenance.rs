@@ -76,6 +76,7 @@ impl Engine {
                 Ok(report) => log::debug!("maintenance: {report:?}"),
                 Err(error) => log::error!("maintenance stopped: {error}"),
             }
+            self.remove_stale_copies();
             self.note_activity();
         }
     }

@@ -14,6 +14,7 @@ pub mod maintenance;
 pub mod orders;
 pub mod places;
 mod queue;
+mod reading;
 #[cfg(test)]
 mod path_bench;
 #[cfg(test)]
@@ -57,6 +58,8 @@ pub struct Settings {
     pub restore_directory: PathBuf,
     /// Where new volumes are made.
     pub pool_directory: PathBuf,
+    /// Keep reflink copies of image files.
+    pub reflinks: bool,
 }
 
 impl Settings {
@@ -66,6 +69,7 @@ impl Settings {
             roots: config.volumes.roots.clone(),
             restore_directory: config.volumes.restore_directory.clone(),
             pool_directory: config.volumes.pool_directory.clone(),
+            reflinks: config.volumes.reflinks,
         }
     }
 }

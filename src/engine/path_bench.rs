@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::emit::emit;
-use super::ingest::{Progress, ingest};
+use super::ingest::{Known, Progress, ingest};
 use crate::db::Db;
 use crate::source::{Source, Target};
 use crate::store::{GcOptions, Store};
@@ -28,7 +28,8 @@ fn path_bench() {
     let started = Instant::now();
     match words[0] {
         "ingest" => {
-            let done = ingest(&store, &Source::open(Path::new(words[2])).unwrap(), words.get(3).map(|map| map.parse().unwrap()), workers, &progress, &cancel).unwrap();
+            let known = Known { previous: words.get(3).map(|map| map.parse().unwrap()), changed: None };
+            let done = ingest(&store, &Source::open(Path::new(words[2])).unwrap(), &known, workers, &progress, &cancel).unwrap();
             let map = db.write(|tx| done.commit(tx)).unwrap();
             eprintln!("map {map}, new {} MiB, stored {} MiB", progress.new.load(std::sync::atomic::Ordering::Relaxed) >> 20, done.stored() >> 20);
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::EngineError;
 use super::emit::emit;
-use super::ingest::{Ingested, Progress, ingest};
+use super::ingest::{Ingested, Known, Progress, ingest};
 use crate::db::Db;
 use crate::source::{Source, SourceError, Target};
 use crate::store::format::{self, Address, CHUNK_SIZE, PACK_BYTES, Toc};
@@ -66,10 +66,14 @@ impl Bench {
     }
 
     fn ingest(&self, source: &Source) -> Result<Ingested, EngineError> {
-        let progress = Progress::default();
         // Whatever was taken in last counts as the previous version: for an unrelated volume that must do no harm.
         let previous = self.db.read(|c| c.query_row("SELECT max(id) FROM volume_map", [], |row| row.get(0))).unwrap();
-        let ingested = ingest(&self.store, source, previous, 3, &progress, &AtomicBool::new(false))?;
+        self.ingest_knowing(source, &Known { previous, changed: None })
+    }
+
+    fn ingest_knowing(&self, source: &Source, known: &Known) -> Result<Ingested, EngineError> {
+        let progress = Progress::default();
+        let ingested = ingest(&self.store, source, known, 3, &progress, &AtomicBool::new(false))?;
         assert_eq!(progress.read.into_inner(), source.size());
         assert_eq!(progress.stored.into_inner(), ingested.stored());
         self.new.store(progress.new.into_inner(), Ordering::Relaxed);
@@ -315,7 +319,7 @@ fn cancelling_ends_both_ways_early() {
     let map = bench.back_up(&bytes);
     let cancelled = AtomicBool::new(true);
     let source = bench.image("b.img", &bytes);
-    assert!(matches!(ingest(&bench.store, &source, None, 2, &Progress::default(), &cancelled), Err(EngineError::Cancelled)));
+    assert!(matches!(ingest(&bench.store, &source, &Known::default(), 2, &Progress::default(), &cancelled), Err(EngineError::Cancelled)));
     let target = Target::create(&bench.path("t.img"), bytes.len() as u64).unwrap();
     assert!(matches!(emit(&bench.store, map, &target, true, 2, &Progress::default(), &cancelled), Err(EngineError::Cancelled)));
     assert!(matches!(bench.store.check_map(map, &|_| {}, &cancelled), Err(StoreError::Cancelled)));
@@ -621,6 +625,41 @@ fn a_small_change_is_stored_as_a_delta_that_needs_no_other_delta() {
     maps[1..5].iter().for_each(|(map, _)| bench.delete(*map));
     bench.gc(0.0);
     bench.assert_empty();
+}
+
+#[test]
+fn what_is_known_to_be_unchanged_is_not_read_and_a_lie_is_found_out() {
+    let bench = Bench::new();
+    let mut bytes = noise(1, 2000 * CHUNK);
+    bytes[50 * CHUNK..60 * CHUNK].fill(0);
+    let first = bench.back_up(&bytes);
+    bytes[100 * CHUNK..][..10].fill(1);
+    bytes[1999 * CHUNK..][..10].fill(2);
+    let range = |chunk: usize| (chunk * CHUNK) as u64..((chunk + 1) * CHUNK) as u64;
+    let known = |changed| Known { previous: Some(first), changed: Some(changed) };
+    let mut source = bench.image("source.img", &bytes);
+    let read = Arc::new(AtomicU64::default());
+    let count = read.clone();
+    source.hook = Some(Box::new(move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }));
+    let ingested = bench.ingest_knowing(&source, &known(vec![range(100), range(1999)])).unwrap();
+    assert_eq!(ingested.added(), 2);
+    // 125 spans, of which two hold changes and one in a hundred is read to see whether that is true.
+    assert!((2..30).contains(&read.load(Ordering::Relaxed)), "{read:?}");
+    let second = bench.commit(&ingested);
+    assert!(bench.restore(second, bytes.len()).unwrap() == bytes);
+    // A chunk that is damaged in the store is read, even if it is known to be unchanged.
+    bench.flip("pack", "data", 1, 10 * CHUNK + 5);
+    assert_eq!(bench.check(first), [(10 * CHUNK as u64, CHUNK as u64)]);
+    let third = bench.commit(&bench.ingest_knowing(&source, &known(vec![range(100), range(1999)])).unwrap());
+    assert!(bench.restore(third, bytes.len()).unwrap() == bytes);
+    // When everything has changed and nothing is said to have, one read suffices to see it.
+    let other: Vec<u8> = bytes.iter().map(|byte| !byte).collect();
+    let source = bench.image("source.img", &other);
+    let found = (0..20).any(|_| matches!(bench.ingest_knowing(&source, &known(Vec::new())), Err(EngineError::Unchanged { .. })));
+    assert!(found);
 }
 
 #[test]

@@ -49,6 +49,7 @@ mod tests {
             roots: roots.iter().map(PathBuf::from).collect(),
             restore_directory: "/var/lib/cofferd/restored".into(),
             pool_directory: "/var/lib/cofferd/volumes".into(),
+            reflinks: false,
         };
         assert!(check_allowed(Path::new("/srv/vm/a.img"), &settings(&["/srv"])).is_ok());
         assert!(check_allowed(Path::new("/var/lib/cofferd/restored/x"), &settings(&[])).is_ok());

@@ -11,10 +11,8 @@
 
 mod buffer;
 mod error;
-#[allow(dead_code)] // the engine does not ask yet
 mod extents;
 mod path;
-#[allow(dead_code)]
 pub mod reflink;
 mod target;
 
@@ -31,7 +29,6 @@ use rustix::io::Errno;
 
 pub use buffer::{ALIGNMENT, Buffer};
 pub use error::SourceError;
-#[allow(unused_imports)]
 pub use extents::{changes, trusted};
 pub use target::Target;
 

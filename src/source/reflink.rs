@@ -8,13 +8,11 @@
 //! A copy has the modification time 0. Whoever writes to it later moves that on, so a copy that is no longer what it was is known
 //! without any record of it.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, IFlags, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, IFlags, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::path::{self, Place};
@@ -90,25 +88,6 @@ pub fn remove(path: &Path) -> Result<(), SourceError> {
     }
     remove_directory(path);
     Ok(())
-}
-
-/// The names of the copies in a directory, in no order; none if there is no such directory.
-pub fn names(directory: &Path) -> Result<Vec<OsString>, SourceError> {
-    let anything = directory.join("-");
-    let place = match own(&anything) {
-        Ok(place) => place,
-        Err(SourceError::Missing(_)) => return Ok(Vec::new()),
-        Err(e) => return Err(e),
-    };
-    let io = |e: Errno| SourceError::of(directory, e.into());
-    let mut names = Vec::new();
-    for entry in Dir::new(readable(&place).map_err(io)?).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        if entry.file_type() == FileType::RegularFile {
-            names.push(OsString::from_vec(entry.file_name().to_bytes().to_vec()));
-        }
-    }
-    Ok(names)
 }
 
 /// Makes the directory that a path lies in.
@@ -313,7 +292,7 @@ mod tests {
         let (path, copy) = (disk.root.join("image"), disk.root.join(".kept/one"));
         std::fs::write(&path, vec![1; 100_000]).unwrap();
         let source = Source::open(&path).unwrap();
-        assert!(trusted(&source) && kept(&copy).unwrap().is_none() && names(&disk.root.join(".kept")).unwrap().is_empty());
+        assert!(trusted(&source) && kept(&copy).unwrap().is_none());
         let first = keep(&source, &copy).unwrap().unwrap();
         let (found, directory) = (std::fs::metadata(&copy).unwrap(), std::fs::metadata(disk.root.join(".kept")).unwrap());
         assert_eq!((found.mode() & 0o7777, directory.mode() & 0o7777, found.len()), (0o600, 0o700, 100_000));
@@ -322,7 +301,6 @@ mod tests {
         std::fs::write(&path, vec![2; 50]).unwrap();
         assert!(matches!(source.check(), Err(SourceError::Shrunk { .. })) && !first.check().unwrap());
         assert!(matches!(keep(&source, &disk.root.join(".kept/two")), Err(SourceError::Shrunk { .. })));
-        assert_eq!(names(&disk.root.join(".kept")).unwrap(), ["one"]);
         let mut buffer = Buffer::new(102_400);
         assert_eq!(kept(&copy).unwrap().unwrap().read(0, 100_000, &mut buffer).unwrap(), vec![1; 100_000]);
 
@@ -363,7 +341,6 @@ mod tests {
                 keep(&source, &path).err(),
                 kept(&path).err(),
                 remove(&path).err(),
-                names(path.parent().unwrap()).err(),
             ];
             for error in errors.map(|error| error.expect("a refusal")) {
                 let fits = if linked { matches!(error, SourceError::Symlink(_)) } else { matches!(error, SourceError::NotOurs(_)) };

@@ -48,17 +48,35 @@ impl<'a> Ingest<'a> {
         let candidates = self.store.state.lock().index.candidates(hash);
         for address in candidates {
             let Some(entry) = self.store.tocs.entry_at(&self.store.db, address)?.filter(|entry| entry.hash == *hash) else { continue };
-            let mut needed = vec![(*hash, address)];
-            if let Some(base) = entry.base() {
-                // A base that was found damaged is no longer in the index, and then its deltas are no good either.
-                let Some(entry) = self.store.tocs.entry_at(&self.store.db, base)? else { continue };
-                needed.push((entry.hash, base));
-            }
-            if self.lease.hold_if_indexed(segment, &needed) {
+            if self.hold(segment, &entry, address)? {
                 return Ok(Some(address));
             }
         }
         Ok(None)
+    }
+
+    /// What the volume's previous version has in the place of a chunk that is known to be the same, held like one that was
+    /// found. None if there is no such chunk or it is damaged: then it must be read.
+    pub fn same(&self, chunk: u64) -> Result<Option<Same>, StoreError> {
+        let Some(previous) = &self.previous else { return Ok(None) };
+        let Some(address) = previous.address(self.store, chunk)? else { return Ok(None) };
+        if address.is_zero() {
+            return Ok(Some(Same::Zero));
+        }
+        let Some(entry) = self.store.tocs.entry_at(&self.store.db, address)? else { return Ok(None) };
+        let held = self.hold(chunk / SEGMENT_CHUNKS as u64, &entry, address)?;
+        Ok(held.then_some(Same::Chunk(entry.hash, address)))
+    }
+
+    /// Holds a stored chunk and what it is a delta to; false if it must not be used.
+    fn hold(&self, segment: u64, entry: &Entry, address: Address) -> Result<bool, StoreError> {
+        let mut needed = vec![(entry.hash, address)];
+        if let Some(base) = entry.base() {
+            // A base that was found damaged is no longer in the index, and then its deltas are no good either.
+            let Some(entry) = self.store.tocs.entry_at(&self.store.db, base)? else { return Ok(false) };
+            needed.push((entry.hash, base));
+        }
+        Ok(self.lease.hold_if_indexed(segment, &needed))
     }
 
     /// What the volume's previous version had in the place of a new chunk, to store that as a delta to it.
@@ -91,6 +109,12 @@ impl<'a> Ingest<'a> {
     pub fn seal(self, finished: Finished) -> Sealed {
         Sealed { finished, _lease: self.lease }
     }
+}
+
+/// A chunk of the previous version that need not be read.
+pub enum Same {
+    Zero,
+    Chunk(Hash, Address),
 }
 
 /// A volume that is stored completely, except for the row that names it. Must be kept until the transaction that

@@ -26,7 +26,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 use crate::db::Db;
 pub use check::MapReport;
 pub use gc::{GcOptions, GcReport};
-pub use intake::{Finished, Ingest, Sealed, Writer};
+pub use intake::{Finished, Ingest, Same, Sealed, Writer};
 pub use read::Corrupt;
 
 use format::{Address, Toc};

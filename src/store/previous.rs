@@ -44,7 +44,7 @@ impl Previous {
     /// The chunk that is stored whole in this place of the previous version, or that the delta there refers to. None if there
     /// is none that is fit to be a base.
     pub fn chunk(&self, store: &Store, chunk: u64) -> Result<Option<FullChunk>, StoreError> {
-        let Some(address) = self.address(store, chunk)? else { return Ok(None) };
+        let Some(address) = self.address(store, chunk)?.filter(|address| !address.is_zero()) else { return Ok(None) };
         let entry = store.tocs.entry_at(&store.db, address)?;
         let Some(address) = entry.map(|entry| entry.base().unwrap_or(address)) else { return Ok(None) };
         let read = read::full_chunk(store, address)?;
@@ -52,16 +52,18 @@ impl Previous {
         Ok(read.filter(|chunk| store.state.lock().index.contains(&chunk.hash, address)))
     }
 
-    /// Where the previous version's chunk of this number lies.
-    fn address(&self, store: &Store, chunk: u64) -> Result<Option<Address>, StoreError> {
+    /// Where the previous version's chunk of this number lies; None if it has none or its segment cannot be read.
+    pub fn address(&self, store: &Store, chunk: u64) -> Result<Option<Address>, StoreError> {
         let number = (chunk / SEGMENT_CHUNKS as u64) as usize;
-        let Some(id) = self.segments.get(number).filter(|id| **id != 0) else { return Ok(None) };
+        let Some(id) = self.segments.get(number) else { return Ok(None) };
+        if *id == 0 {
+            return Ok(Some(Address::ZERO));
+        }
         let addresses = match self.recent(number) {
             Some(addresses) => addresses,
             None => self.load(store, number, *id)?,
         };
-        let address = addresses.get((chunk % SEGMENT_CHUNKS as u64) as usize).copied();
-        Ok(address.filter(|address| !address.is_zero()))
+        Ok(addresses.get((chunk % SEGMENT_CHUNKS as u64) as usize).copied())
     }
 
     fn recent(&self, number: usize) -> Option<Arc<Vec<Address>>> {

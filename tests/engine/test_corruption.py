@@ -111,7 +111,7 @@ DAMAGES = {
     "segment address to another slot": (flip_segment("chunks", 8 * BAD, 0), ALL, False),
     "segment address to nowhere": (flip_segment("chunks", 8 * BAD + 4, 6), ONE, False),
     "segment name": (flip_segment("hash", 3), ALL, False),
-    "segment cut": (lambda c: c.d.sql("UPDATE segment SET chunks = substr(chunks, 1, 80) WHERE id = ?", (c.segment_id(),)), ALL, False),
+    "segment cut": (lambda c: c.d.sql("UPDATE segment SET chunks = substr(chunks, 1, 16) WHERE id = ?", (c.segment_id(),)), ALL, False),
     "segment lost": (lose("segment", "segment"), ALL, False),
     "map name": (flip_map("hash", 0), ALL, False),
     "map segments": (flip_map("segments", 1), ALL, False),
@@ -195,7 +195,7 @@ def test_damage_in_a_later_segment_is_named_by_its_offset(start_daemon):
             f.write(os.urandom(MIB))
     backup = bench.backup(bench.instance([disk]))
     assert daemon.stop() == 0
-    chunk, (segments,) = 9 * MIB // CHUNK + 2, daemon.sql("SELECT segments FROM volume_map")[0]
+    chunk, (segments,) = 9 * MIB // CHUNK, daemon.sql("SELECT segments FROM volume_map")[0]
     (chunks,), = daemon.sql("SELECT chunks FROM segment WHERE id = ?", (struct.unpack_from("<q", segments, 8)[0],))
     address, = struct.unpack_from("<Q", chunks, 8 * chunk)
     (entries,), = daemon.sql("SELECT entries FROM pack_toc WHERE id = ?", (address >> 12,))

@@ -74,6 +74,8 @@ def test_the_catalog_of_format_1_is_kept(old):
 
 def test_the_projects_of_format_1_follow_the_defaults(old):
     """Format 1 knew no defaults, so that `unlimited` in it was nobody's decision. A limit that somebody has set stays."""
+    if old.format == 2:
+        pytest.skip("the first program of format 2 wrote `unlimited` down as if it had been one")
     ada = serve(old)
     assert {row[0] for row in old.sql('SELECT "limit" FROM quota')} == {None, 512000}
     assert {q["name"]: q["limit"] for q in ok(ada.get("/api/quotas/"))}["volumes"] == -1
