@@ -98,7 +98,7 @@ impl Timer {
                 }
             }
             if burst.is_over(engine.activity()) {
-                engine.release_memory();
+                engine.rest();
             }
             self.last_beat.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
         }

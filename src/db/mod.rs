@@ -150,9 +150,10 @@ impl Db {
         })
     }
 
-    /// Gives the memory of the page caches back; worth it when a burst of work is over.
-    pub fn release_memory(&self) -> Result<(), rusqlite::Error> {
+    /// Gives the memory of the page caches back, and the WAL's room on the disk; worth it when a burst of work is over.
+    pub fn rest(&self) -> Result<(), rusqlite::Error> {
         lock(&self.readers).idle.clear();
+        self.empty_wal()?;
         self.writer().execute_batch("PRAGMA shrink_memory")
     }
 

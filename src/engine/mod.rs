@@ -286,9 +286,9 @@ impl Engine {
     }
 
     /// After a burst of work the daemon becomes small again.
-    pub fn release_memory(&self) {
-        if let Err(error) = self.db.release_memory() {
-            log_catalog("release memory", &error);
+    pub fn rest(&self) {
+        if let Err(error) = self.db.rest() {
+            log_catalog("give room and memory back", &error);
         }
         crate::memory::trim();
     }
