@@ -18,6 +18,6 @@ mod store;
 mod timer;
 
 fn main() -> std::process::ExitCode {
-    memory::share_heaps();
+    memory::bound_heaps();
     cli::main()
 }

@@ -3,13 +3,18 @@
 //! A backup leaves freed buffers scattered over the heaps of its threads; without this an idle daemon would keep its peak.
 #![allow(unsafe_code)]
 
-/// Lets all threads share four heaps (mallopt(3)): one for each of dozens of threads would multiply what lies unused, and with
-/// fewer the workers of the HTTP server wait for each other. Call it before the first thread is started.
-pub fn share_heaps() {
+/// Keeps the heaps few and small (mallopt(3)). Call it before the first thread is started.
+///
+/// All threads share four: one for each of dozens of threads would multiply what lies unused, and with fewer the workers of the
+/// HTTP server wait for each other. Large buffers get memory of their own, and the unused end of a heap goes back once it is
+/// large; left alone, both limits would grow with the largest buffer ever freed, and [`trim`] does not reach the ends of heaps.
+pub fn bound_heaps() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: mallopt takes two numbers; no other thread runs yet.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 4);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20);
     }
 }
 
