@@ -216,6 +216,9 @@ impl Worker<'_> {
                     let base = self.ingest.base(chunk)?;
                     let base = base.as_ref().map(|base| Base { address: base.address, raw: &base.raw, stored: base.stored });
                     let encoding = self.encoder.append(bytes, base, data);
+                    if let Some(base) = base {
+                        self.ingest.judge(chunk, base.address, encoding);
+                    }
                     Chunk::New { hash, raw: bytes.len() as u32, encoding, stored: start..data.len() }
                 }
             });

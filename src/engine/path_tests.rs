@@ -663,6 +663,27 @@ fn what_is_known_to_be_unchanged_is_not_read_and_a_lie_is_found_out() {
 }
 
 #[test]
+fn a_clone_that_went_its_own_way_is_stored_as_deltas_to_what_both_began_as() {
+    let bench = Bench::new();
+    let image = noise(1, 300 * CHUNK);
+    bench.back_up(&image);
+    let mut clone = image.clone();
+    for chunk in (5..300).step_by(30) {
+        clone[chunk * CHUNK + 100..][..4096].fill(7);
+        clone[(chunk + 1) * CHUNK..][..4096].fill(8);
+    }
+    let ingested = bench.ingest_knowing(&bench.image("clone.img", &clone), &Known::default()).unwrap();
+    assert_eq!(ingested.added(), 20);
+    assert!(ingested.stored() < 5 * CHUNK as u64, "{}", ingested.stored());
+    let map = bench.commit(&ingested);
+    drop(ingested);
+    assert!(bench.restore(map, clone.len()).unwrap() == clone);
+    bench.delete(1);
+    bench.gc(0.0);
+    assert!(bench.restore(map, clone.len()).unwrap() == clone);
+}
+
+#[test]
 fn a_damaged_base_is_found_and_neither_it_nor_its_deltas_are_shared_any_more() {
     let bench = Bench::new();
     let before = noise(1, 20 * CHUNK);

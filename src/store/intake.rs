@@ -10,7 +10,9 @@ use rusqlite::{MAIN_DB, OptionalExtension, Transaction, params};
 use super::format::{
     self, Address, CHUNK_SIZE, Encoding, Entry, FORMAT, Hash, MAX_PACKS, PACK_BYTES, PACK_SLOTS, SEGMENT_CHUNKS, ZERO_HASH,
 };
-use super::previous::{FullChunk, Previous};
+use super::neighbours::Neighbours;
+use super::previous::Previous;
+use super::read::{self, FullChunk};
 use super::state::Lease;
 use super::{Store, StoreError};
 
@@ -26,14 +28,23 @@ pub struct Ingest<'a> {
     lease: Lease,
     /// Chunks in packs that are not committed yet.
     pending: Mutex<HashMap<Hash, Address>>,
-    previous: Option<Previous>,
+    bases: Bases,
+}
+
+/// Where to look for what a new chunk may be a delta to.
+enum Bases {
+    /// In the volume's previous version.
+    Previous(Previous),
+    /// It has none.
+    Neighbours(Neighbours),
 }
 
 impl<'a> Ingest<'a> {
     pub(super) fn new(store: &'a Store, previous: Option<i64>) -> Result<Ingest<'a>, StoreError> {
         let lease = Lease::new(&store.state);
         let previous = previous.map(|map| Previous::open(store, map, &lease)).transpose()?.flatten();
-        Ok(Ingest { store, lease, pending: Mutex::default(), previous })
+        let bases = previous.map_or_else(|| Bases::Neighbours(Neighbours::new()), Bases::Previous);
+        Ok(Ingest { store, lease, pending: Mutex::default(), bases })
     }
 
     /// Finds a stored chunk and holds it for the segment it is to be part of. `chunk` is its number in the volume. May be
@@ -49,6 +60,9 @@ impl<'a> Ingest<'a> {
         for address in candidates {
             let Some(entry) = self.store.tocs.entry_at(&self.store.db, address)?.filter(|entry| entry.hash == *hash) else { continue };
             if self.hold(segment, &entry, address)? {
+                if let Bases::Neighbours(neighbours) = &self.bases {
+                    neighbours.note(chunk, address);
+                }
                 return Ok(Some(address));
             }
         }
@@ -58,7 +72,7 @@ impl<'a> Ingest<'a> {
     /// What the volume's previous version has in the place of a chunk that is known to be the same, held like one that was
     /// found. None if there is no such chunk or it is damaged: then it must be read.
     pub fn same(&self, chunk: u64) -> Result<Option<Same>, StoreError> {
-        let Some(previous) = &self.previous else { return Ok(None) };
+        let Bases::Previous(previous) = &self.bases else { return Ok(None) };
         let Some(address) = previous.address(self.store, chunk)? else { return Ok(None) };
         if address.is_zero() {
             return Ok(Some(Same::Zero));
@@ -79,9 +93,34 @@ impl<'a> Ingest<'a> {
         Ok(self.lease.hold_if_indexed(segment, &needed))
     }
 
-    /// What the volume's previous version had in the place of a new chunk, to store that as a delta to it.
+    /// A stored chunk that a new one may be stored as a delta to: what the volume's previous version has in its place, or else
+    /// what lies beside the chunks that were found. It is held like one that was found.
     pub fn base(&self, chunk: u64) -> Result<Option<FullChunk>, StoreError> {
-        self.previous.as_ref().map_or(Ok(None), |previous| previous.chunk(self.store, chunk))
+        let address = match &self.bases {
+            Bases::Previous(previous) => previous.address(self.store, chunk)?.filter(|address| !address.is_zero()),
+            Bases::Neighbours(neighbours) => neighbours.guess(chunk),
+        };
+        let Some(address) = address else { return Ok(None) };
+        let Some(entry) = self.store.tocs.entry_at(&self.store.db, address)? else { return Ok(None) };
+        // Only what is stored whole can be a base: that of a delta takes the delta's place.
+        let (address, entry) = match entry.base() {
+            None => (address, Some(entry)),
+            Some(base) => (base, self.store.tocs.entry_at(&self.store.db, base)?),
+        };
+        // One that was found damaged is not in the index.
+        match entry {
+            Some(entry) if self.lease.hold_if_indexed(chunk / SEGMENT_CHUNKS as u64, &[(entry.hash, address)]) => {
+                read::full_chunk(self.store, address, &entry.hash)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Tells what has become of a chunk that [`Ingest::base`] has found a base for.
+    pub fn judge(&self, chunk: u64, base: Address, encoding: Encoding) {
+        if let Bases::Neighbours(neighbours) = &self.bases {
+            neighbours.judge(chunk, base, matches!(encoding, Encoding::Delta { .. }));
+        }
     }
 
     /// The one place where the chunks of the volume go, in their order.

@@ -14,6 +14,7 @@ mod gc;
 mod index;
 mod inspect;
 mod intake;
+mod neighbours;
 mod previous;
 pub mod read;
 mod state;

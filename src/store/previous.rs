@@ -1,8 +1,5 @@
-//! What a volume's previous version had in the place of a chunk that is new now: the base of a delta.
-//!
-//! A base is stored whole; where the previous version itself has a delta, that one's base is taken. So a chunk is never more
-//! than one step away from its bytes, and a delta grows with every change until storing the chunk whole costs less than twice
-//! as much.
+//! The previous version of a volume that is being taken in: what it has in the place of a chunk that is new now, which is the
+//! base of a delta, or of one that is known to be the same.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,11 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::OptionalExtension;
 
 use super::format::{self, Address, CHUNK_SIZE, SEGMENT_CHUNKS};
-use super::read;
 use super::state::Lease;
 use super::{Store, StoreError};
-
-pub use super::read::FullChunk;
 
 /// Segments kept in memory: as many as the threads of an ingest may be in at once.
 const KEPT_SEGMENTS: usize = 4;
@@ -39,17 +33,6 @@ impl Previous {
         lease.hold_segments(segments.iter().copied().filter(|id| *id != 0).collect::<Vec<_>>());
         // Only if the map is still there was it there when its segments began to be held.
         Ok(load()?.map(|_| Previous { segments, recent: Mutex::default() }))
-    }
-
-    /// The chunk that is stored whole in this place of the previous version, or that the delta there refers to. None if there
-    /// is none that is fit to be a base.
-    pub fn chunk(&self, store: &Store, chunk: u64) -> Result<Option<FullChunk>, StoreError> {
-        let Some(address) = self.address(store, chunk)?.filter(|address| !address.is_zero()) else { return Ok(None) };
-        let entry = store.tocs.entry_at(&store.db, address)?;
-        let Some(address) = entry.map(|entry| entry.base().unwrap_or(address)) else { return Ok(None) };
-        let read = read::full_chunk(store, address)?;
-        // One that was found damaged earlier is not in the index.
-        Ok(read.filter(|chunk| store.state.lock().index.contains(&chunk.hash, address)))
     }
 
     /// Where the previous version's chunk of this number lies; None if it has none or its segment cannot be read.

@@ -412,22 +412,21 @@ impl<B> Tools<B> {
 /// A chunk that is stored whole, and what it takes in the store.
 pub struct FullChunk {
     pub address: Address,
-    pub hash: Hash,
     pub raw: Vec<u8>,
     pub stored: usize,
 }
 
-/// Reads and verifies one chunk that is not a delta. None if it is not there or not whole; one that turns out to be damaged is
-/// not shared by later backups.
-pub(super) fn full_chunk(store: &Store, address: Address) -> Result<Option<FullChunk>, StoreError> {
+/// Reads and verifies a chunk of this name that is not a delta. None if it is not there or not whole; one that turns out to be
+/// damaged is not shared by later backups.
+pub(super) fn full_chunk(store: &Store, address: Address, hash: &Hash) -> Result<Option<FullChunk>, StoreError> {
     let (mut stored, mut faults) = (Vec::new(), [None]);
     let wanted = [Wanted { place: 0, address, what: What::Base }];
     let found = store.db.read(|c| fetch_packs(c, &wanted, &mut stored, &mut faults))?;
-    let Some(piece) = found.into_iter().next() else { return Ok(None) };
+    let Some(piece) = found.into_iter().next().filter(|piece| piece.hash == *hash) else { return Ok(None) };
     let mut raw = vec![0; piece.raw];
     let mut decoder = Decoder::new().map_err(StoreError::Codec)?;
     match piece.decode(&mut decoder, &stored, &[], &mut raw) {
-        Ok(()) => Ok(Some(FullChunk { address, hash: piece.hash, raw, stored: piece.stored.len() })),
+        Ok(()) => Ok(Some(FullChunk { address, raw, stored: piece.stored.len() })),
         Err(_) => {
             store.distrust(&[(address, piece.hash)]);
             Ok(None)
