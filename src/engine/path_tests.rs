@@ -698,6 +698,40 @@ fn a_base_that_turns_out_to_be_damaged_while_a_backup_is_made_is_not_used() {
     assert!(bench.restore(second, after.len()).unwrap() == after);
 }
 
+#[test]
+fn a_base_stays_although_its_segment_comes_to_list_another_place_of_its_chunk() {
+    let bench = Arc::new(Bench::new());
+    let bytes = noise(1, 20 * CHUNK);
+    // Does something when the second span is read and the first is done.
+    let amid = |name, bytes: &[u8], act: Box<dyn Fn(&Bench) + Send + Sync>| {
+        let (mut source, bench) = (bench.image(name, bytes), bench.clone());
+        source.hook = Some(Box::new(move |offset| {
+            if offset > 0 {
+                std::thread::sleep(Duration::from_millis(300));
+                act(&bench);
+            }
+            Ok(())
+        }));
+        source
+    };
+    let whole = bytes.clone();
+    let again = move |bench: &Bench| {
+        bench.commit(&bench.ingest(&bench.image("other.img", &whole)).unwrap());
+    };
+    // Taken in twice at once, the first span is stored twice.
+    bench.commit(&bench.ingest(&amid("source.img", &bytes, Box::new(again.clone()))).unwrap());
+    assert_eq!(bench.stored().len(), 36);
+    let mut changed = bytes.clone();
+    changed[3 * CHUNK] ^= 1;
+    let moved = move |bench: &Bench| {
+        again(bench);
+        bench.gc(0.0);
+    };
+    let map = bench.commit(&bench.ingest(&amid("source.img", &changed, Box::new(moved))).unwrap());
+    assert_eq!(bench.referenced().1.len(), 1, "it is a delta");
+    assert!(bench.restore(map, changed.len()).unwrap() == changed);
+}
+
 /// An image of chunks from a small set, so that much is shared, with an odd end.
 fn random_image(random: &mut Random) -> Vec<u8> {
     let chunks = 1 + random.below(60);

@@ -79,9 +79,13 @@ impl<'a> Ingest<'a> {
         Ok(self.lease.hold_if_indexed(segment, &needed))
     }
 
-    /// What the volume's previous version had in the place of a new chunk, to store that as a delta to it.
+    /// What the volume's previous version had in the place of a new chunk, to store that as a delta to it. It is held like what
+    /// was found: the previous version's segments may come to list other places of the same chunks.
     pub fn base(&self, chunk: u64) -> Result<Option<FullChunk>, StoreError> {
-        self.previous.as_ref().map_or(Ok(None), |previous| previous.chunk(self.store, chunk))
+        let Some(previous) = &self.previous else { return Ok(None) };
+        let base = previous.chunk(self.store, chunk)?;
+        // One that was found damaged earlier is not in the index.
+        Ok(base.filter(|base| self.lease.hold_if_indexed(chunk / SEGMENT_CHUNKS as u64, &[(base.hash, base.address)])))
     }
 
     /// The one place where the chunks of the volume go, in their order.

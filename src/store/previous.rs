@@ -42,14 +42,12 @@ impl Previous {
     }
 
     /// The chunk that is stored whole in this place of the previous version, or that the delta there refers to. None if there
-    /// is none that is fit to be a base.
+    /// is none that can be read. It must be held before it is used.
     pub fn chunk(&self, store: &Store, chunk: u64) -> Result<Option<FullChunk>, StoreError> {
         let Some(address) = self.address(store, chunk)?.filter(|address| !address.is_zero()) else { return Ok(None) };
         let entry = store.tocs.entry_at(&store.db, address)?;
         let Some(address) = entry.map(|entry| entry.base().unwrap_or(address)) else { return Ok(None) };
-        let read = read::full_chunk(store, address)?;
-        // One that was found damaged earlier is not in the index.
-        Ok(read.filter(|chunk| store.state.lock().index.contains(&chunk.hash, address)))
+        read::full_chunk(store, address)
     }
 
     /// Where the previous version's chunk of this number lies; None if it has none or its segment cannot be read.
