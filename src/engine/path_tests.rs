@@ -699,6 +699,32 @@ fn a_base_that_turns_out_to_be_damaged_while_a_backup_is_made_is_not_used() {
 }
 
 #[test]
+fn what_is_known_to_be_unchanged_is_not_taken_from_a_list_that_is_damaged() {
+    let mut bench = Bench::new();
+    let bytes = noise(1, 40 * CHUNK);
+    let first = bench.back_up(&bytes);
+    let damages: [&dyn Fn(&Bench); 4] = [
+        // Two chunks exchanged; all of them zeros; a name that fits its place in the index, and its chunk no more.
+        &|bench| bench.execute("UPDATE segment SET chunks = CAST(substr(chunks, 9, 8) || substr(chunks, 1, 8) || substr(chunks, 17) AS BLOB)"),
+        &|bench| bench.execute("UPDATE segment SET chunks = zeroblob(length(chunks))"),
+        &|bench| bench.flip("pack_toc", "entries", 1, 5 * 56 + 20),
+        &|bench| bench.execute("UPDATE volume_map SET segments = zeroblob(8)"),
+    ];
+    for (number, damage) in damages.iter().enumerate() {
+        damage(&bench);
+        bench = bench.reopen();
+        let source = bench.image("source.img", &bytes);
+        let known = Known { previous: Some(first), changed: Some(Vec::new()) };
+        // An audit may have found it out.
+        let ingested = (0..).find_map(|_| bench.ingest_knowing(&source, &known).ok()).unwrap();
+        let map = bench.commit(&ingested);
+        drop(ingested);
+        assert!(bench.restore(map, bytes.len()).is_ok_and(|restored| restored == bytes), "{number}");
+        bench.delete(map);
+    }
+}
+
+#[test]
 fn a_base_stays_although_its_segment_comes_to_list_another_place_of_its_chunk() {
     let bench = Arc::new(Bench::new());
     let bytes = noise(1, 20 * CHUNK);

@@ -26,14 +26,13 @@ pub struct Ingest<'a> {
     lease: Lease,
     /// Chunks in packs that are not committed yet.
     pending: Mutex<HashMap<Hash, Address>>,
-    previous: Option<Previous>,
+    previous: Option<Previous<'a>>,
 }
 
 impl<'a> Ingest<'a> {
     pub(super) fn new(store: &'a Store, previous: Option<i64>) -> Result<Ingest<'a>, StoreError> {
-        let lease = Lease::new(&store.state);
-        let previous = previous.map(|map| Previous::open(store, map, &lease)).transpose()?.flatten();
-        Ok(Ingest { store, lease, pending: Mutex::default(), previous })
+        let previous = previous.map(|map| Previous::open(store, map)).transpose()?.flatten();
+        Ok(Ingest { store, lease: Lease::new(&store.state), pending: Mutex::default(), previous })
     }
 
     /// Finds a stored chunk and holds it for the segment it is to be part of. `chunk` is its number in the volume. May be
@@ -59,11 +58,12 @@ impl<'a> Ingest<'a> {
     /// found. None if there is no such chunk or it is damaged: then it must be read.
     pub fn same(&self, chunk: u64) -> Result<Option<Same>, StoreError> {
         let Some(previous) = &self.previous else { return Ok(None) };
-        let Some(address) = previous.address(self.store, chunk)? else { return Ok(None) };
+        let Some((hash, address)) = previous.place(chunk)? else { return Ok(None) };
         if address.is_zero() {
             return Ok(Some(Same::Zero));
         }
-        let Some(entry) = self.store.tocs.entry_at(&self.store.db, address)? else { return Ok(None) };
+        let entry = self.store.tocs.entry_at(&self.store.db, address)?;
+        let Some(entry) = entry.filter(|entry| entry.hash == hash) else { return Ok(None) };
         let held = self.hold(chunk / SEGMENT_CHUNKS as u64, &entry, address)?;
         Ok(held.then_some(Same::Chunk(entry.hash, address)))
     }
