@@ -869,3 +869,69 @@ fn collections_run_beside_backups_and_restores() {
     bench.assert_empty();
     assert_eq!(bench.db.read(|c| c.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))).unwrap(), "ok");
 }
+
+#[test]
+fn no_base_is_lost_to_a_collection_while_older_backups_are_deleted() {
+    let runs = std::env::var("COFFERD_TEST_RUNS").map_or(1, |runs| runs.parse().unwrap());
+    let bench = Bench::at(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap());
+    let stop = AtomicBool::new(false);
+    let deltas = AtomicU64::default();
+    std::thread::scope(|scope| {
+        let collector = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                bench.gc(0.0);
+            }
+        });
+        let workers: Vec<_> = (0..4)
+            .map(|worker| {
+                let (bench, deltas) = (&bench, &deltas);
+                scope.spawn(move || {
+                    let mut random = Random(worker);
+                    // All begin with the same, so much is stored twice and lists of chunks change.
+                    let fresh = noise(3, 24 * CHUNK + 777);
+                    let mut bytes = fresh.clone();
+                    let (mut previous, mut kept) = (None, Vec::new());
+                    for round in 0..20 * runs {
+                        match random.below(8) {
+                            0 => bytes = fresh.clone(),
+                            1 => bytes[random.below(24) * CHUNK..][..CHUNK].copy_from_slice(&noise(worker + round as u64 * 10, CHUNK)),
+                            2 => {}
+                            _ => (0..3).for_each(|_| {
+                                let at = random.below(bytes.len());
+                                bytes[at] = random.below(3) as u8;
+                            }),
+                        }
+                        let known = Known { previous, changed: None };
+                        let ingested = bench.ingest_knowing(&bench.image(&format!("w{worker}.img"), &bytes), &known).unwrap();
+                        if ingested.added() > 0 && ingested.stored() < ingested.added() * CHUNK as u64 / 2 {
+                            deltas.fetch_add(1, Ordering::Relaxed);
+                        }
+                        let map = bench.commit(&ingested);
+                        drop(ingested);
+                        kept.push((map, bytes.clone()));
+                        previous = Some(map);
+                        while kept.len() > random.below(4) + 1 {
+                            let (map, bytes) = kept.remove(random.below(kept.len()));
+                            let restored = bench.path(&format!("r{worker}.img"));
+                            bench.emit(map, &Target::create(&restored, bytes.len() as u64).unwrap(), true).unwrap();
+                            assert!(std::fs::read(&restored).unwrap() == bytes, "worker {worker}, round {round}");
+                            std::fs::remove_file(&restored).unwrap();
+                            bench.delete(map);
+                        }
+                    }
+                    kept
+                })
+            })
+            .collect();
+        let results: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+        stop.store(true, Ordering::Relaxed);
+        collector.join().unwrap();
+        for (map, bytes) in results.into_iter().flat_map(|kept| kept.unwrap()) {
+            assert!(bench.restore(map, bytes.len()).unwrap() == bytes);
+            bench.delete(map);
+        }
+    });
+    bench.gc(0.0);
+    bench.assert_empty();
+    assert!(deltas.into_inner() > 10);
+}
