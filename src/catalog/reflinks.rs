@@ -25,7 +25,7 @@ pub fn stale(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     connection
         .prepare_cached(
             "SELECT path FROM reflink LEFT JOIN volume_backup p ON p.id = part_id LEFT JOIN backup b ON b.id = p.backup_id
-             WHERE b.id IS NULL OR p.volume_id IS NULL OR b.state <> 'creating' AND (p.map_id IS NULL OR EXISTS (
+             WHERE b.id IS NULL OR p.volume_id IS NULL OR b.state <> 'backing_up' AND (p.map_id IS NULL OR EXISTS (
                  SELECT 1 FROM reflink JOIN volume_backup newer ON newer.id = part_id
                  WHERE newer.volume_id = p.volume_id AND newer.id > p.id AND newer.map_id IS NOT NULL))",
         )?
@@ -33,9 +33,15 @@ pub fn stale(connection: &Connection) -> rusqlite::Result<Vec<String>> {
         .collect()
 }
 
-/// All copies.
+/// All copies but those that a backup is just being made from.
 pub fn all(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    connection.prepare_cached("SELECT path FROM reflink")?.query_map([], |row| row.get(0))?.collect()
+    connection
+        .prepare_cached(
+            "SELECT path FROM reflink LEFT JOIN volume_backup p ON p.id = part_id LEFT JOIN backup b ON b.id = p.backup_id
+             WHERE b.state IS NOT 'backing_up'",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect()
 }
 
 pub fn remove(connection: &Connection, path: &str) -> rusqlite::Result<()> {

@@ -719,6 +719,66 @@ fn a_base_that_turns_out_to_be_damaged_while_a_backup_is_made_is_not_used() {
     assert!(bench.restore(second, after.len()).unwrap() == after);
 }
 
+#[test]
+fn what_is_known_to_be_unchanged_is_not_taken_from_a_list_that_is_damaged() {
+    let mut bench = Bench::new();
+    let bytes = noise(1, 40 * CHUNK);
+    let first = bench.back_up(&bytes);
+    let damages: [&dyn Fn(&Bench); 4] = [
+        // Two chunks exchanged; all of them zeros; a name that fits its place in the index, and its chunk no more.
+        &|bench| bench.execute("UPDATE segment SET chunks = CAST(substr(chunks, 9, 8) || substr(chunks, 1, 8) || substr(chunks, 17) AS BLOB)"),
+        &|bench| bench.execute("UPDATE segment SET chunks = zeroblob(length(chunks))"),
+        &|bench| bench.flip("pack_toc", "entries", 1, 5 * 56 + 20),
+        &|bench| bench.execute("UPDATE volume_map SET segments = zeroblob(8)"),
+    ];
+    for (number, damage) in damages.iter().enumerate() {
+        damage(&bench);
+        bench = bench.reopen();
+        let source = bench.image("source.img", &bytes);
+        let known = Known { previous: Some(first), changed: Some(Vec::new()) };
+        // An audit may have found it out.
+        let ingested = (0..).find_map(|_| bench.ingest_knowing(&source, &known).ok()).unwrap();
+        let map = bench.commit(&ingested);
+        drop(ingested);
+        assert!(bench.restore(map, bytes.len()).is_ok_and(|restored| restored == bytes), "{number}");
+        bench.delete(map);
+    }
+}
+
+#[test]
+fn a_base_stays_although_its_segment_comes_to_list_another_place_of_its_chunk() {
+    let bench = Arc::new(Bench::new());
+    let bytes = noise(1, 20 * CHUNK);
+    // Does something when the second span is read and the first is done.
+    let amid = |name, bytes: &[u8], act: Box<dyn Fn(&Bench) + Send + Sync>| {
+        let (mut source, bench) = (bench.image(name, bytes), bench.clone());
+        source.hook = Some(Box::new(move |offset| {
+            if offset > 0 {
+                std::thread::sleep(Duration::from_millis(300));
+                act(&bench);
+            }
+            Ok(())
+        }));
+        source
+    };
+    let whole = bytes.clone();
+    let again = move |bench: &Bench| {
+        bench.commit(&bench.ingest(&bench.image("other.img", &whole)).unwrap());
+    };
+    // Taken in twice at once, the first span is stored twice.
+    bench.commit(&bench.ingest(&amid("source.img", &bytes, Box::new(again.clone()))).unwrap());
+    assert_eq!(bench.stored().len(), 36);
+    let mut changed = bytes.clone();
+    changed[3 * CHUNK] ^= 1;
+    let moved = move |bench: &Bench| {
+        again(bench);
+        bench.gc(0.0);
+    };
+    let map = bench.commit(&bench.ingest(&amid("source.img", &changed, Box::new(moved))).unwrap());
+    assert_eq!(bench.referenced().1.len(), 1, "it is a delta");
+    assert!(bench.restore(map, changed.len()).unwrap() == changed);
+}
+
 /// An image of chunks from a small set, so that much is shared, with an odd end.
 fn random_image(random: &mut Random) -> Vec<u8> {
     let chunks = 1 + random.below(60);
@@ -829,4 +889,70 @@ fn collections_run_beside_backups_and_restores() {
     bench.gc(0.0);
     bench.assert_empty();
     assert_eq!(bench.db.read(|c| c.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))).unwrap(), "ok");
+}
+
+#[test]
+fn no_base_is_lost_to_a_collection_while_older_backups_are_deleted() {
+    let runs = std::env::var("COFFERD_TEST_RUNS").map_or(1, |runs| runs.parse().unwrap());
+    let bench = Bench::at(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap());
+    let stop = AtomicBool::new(false);
+    let deltas = AtomicU64::default();
+    std::thread::scope(|scope| {
+        let collector = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                bench.gc(0.0);
+            }
+        });
+        let workers: Vec<_> = (0..4)
+            .map(|worker| {
+                let (bench, deltas) = (&bench, &deltas);
+                scope.spawn(move || {
+                    let mut random = Random(worker);
+                    // All begin with the same, so much is stored twice and lists of chunks change.
+                    let fresh = noise(3, 24 * CHUNK + 777);
+                    let mut bytes = fresh.clone();
+                    let (mut previous, mut kept) = (None, Vec::new());
+                    for round in 0..20 * runs {
+                        match random.below(8) {
+                            0 => bytes = fresh.clone(),
+                            1 => bytes[random.below(24) * CHUNK..][..CHUNK].copy_from_slice(&noise(worker + round as u64 * 10, CHUNK)),
+                            2 => {}
+                            _ => (0..3).for_each(|_| {
+                                let at = random.below(bytes.len());
+                                bytes[at] = random.below(3) as u8;
+                            }),
+                        }
+                        let known = Known { previous, changed: None };
+                        let ingested = bench.ingest_knowing(&bench.image(&format!("w{worker}.img"), &bytes), &known).unwrap();
+                        if ingested.added() > 0 && ingested.stored() < ingested.added() * CHUNK as u64 / 2 {
+                            deltas.fetch_add(1, Ordering::Relaxed);
+                        }
+                        let map = bench.commit(&ingested);
+                        drop(ingested);
+                        kept.push((map, bytes.clone()));
+                        previous = Some(map);
+                        while kept.len() > random.below(4) + 1 {
+                            let (map, bytes) = kept.remove(random.below(kept.len()));
+                            let restored = bench.path(&format!("r{worker}.img"));
+                            bench.emit(map, &Target::create(&restored, bytes.len() as u64).unwrap(), true).unwrap();
+                            assert!(std::fs::read(&restored).unwrap() == bytes, "worker {worker}, round {round}");
+                            std::fs::remove_file(&restored).unwrap();
+                            bench.delete(map);
+                        }
+                    }
+                    kept
+                })
+            })
+            .collect();
+        let results: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+        stop.store(true, Ordering::Relaxed);
+        collector.join().unwrap();
+        for (map, bytes) in results.into_iter().flat_map(|kept| kept.unwrap()) {
+            assert!(bench.restore(map, bytes.len()).unwrap() == bytes);
+            bench.delete(map);
+        }
+    });
+    bench.gc(0.0);
+    bench.assert_empty();
+    assert!(deltas.into_inner() > 10);
 }

@@ -62,8 +62,13 @@ fn copy(source: &Source, path: &Path) -> Result<Option<Source>, SourceError> {
     let unnamed = format!("/proc/self/fd/{}", copy.as_raw_fd());
     rustix::fs::linkat(CWD, unnamed, &place.directory, place.name, AtFlags::SYMLINK_FOLLOW).map_err(io)?;
     // A power cut may not take back what the copy shares with the image and what has been backed up of it.
-    rustix::fs::fsync(&copy).and_then(|()| rustix::fs::fsync(readable(&place)?)).map_err(io)?;
-    Source::open(path).map(Some)
+    let synced = rustix::fs::fsync(&copy).and_then(|()| rustix::fs::fsync(readable(&place)?)).map_err(io);
+    let opened = synced.and_then(|()| Source::open(path));
+    if opened.is_err() {
+        // Nobody would know of it.
+        let _ = rustix::fs::unlinkat(&place.directory, place.name, AtFlags::empty());
+    }
+    opened.map(Some)
 }
 
 /// Opens a copy that [`keep`] has made. None if it is gone, or somebody has written to it.

@@ -86,6 +86,11 @@ impl Drop for Collection<'_> {
 impl Collection<'_> {
     fn run(&self, report: &mut GcReport) -> Result<(), StoreError> {
         let packs = self.packs()?;
+        self.collect(packs, report)
+    }
+
+    /// Looks at these packs, which were all there were a moment ago.
+    fn collect(&self, packs: Vec<Pack>, report: &mut GcReport) -> Result<(), StoreError> {
         let last_segment = self.store.db.read(|c| c.query_row("SELECT ifnull(max(id), 0) FROM segment", [], |row| row.get::<_, i64>(0)))?;
         self.store.state.lock().begin_marks(packs.clone());
         let segments = self.live_segments()?;
@@ -186,7 +191,8 @@ impl Collection<'_> {
         Ok(())
     }
 
-    /// Marks what deltas that are alive refer to. Whoever finds a delta from now on holds its base too.
+    /// Marks what deltas that are alive refer to, and those in packs that came since the others were listed: their bases lie in
+    /// packs that are looked at. Whoever finds or makes a delta from now on holds its base too.
     fn mark_bases(&self) -> Result<(), StoreError> {
         let packs = self.store.db.read(|c| {
             // As schema.sql has it, so that its index over the few packs with deltas is used.
@@ -199,7 +205,7 @@ impl Collection<'_> {
             if let Some(marks) = &mut self.store.state.lock().marks {
                 for (pack, toc) in packs.iter().zip(&stored) {
                     for (slot, entry) in toc.iter().filter_map(Stored::toc).flat_map(|toc| toc.entries()).enumerate() {
-                        if let Some(base) = entry.base().filter(|_| marks.is_marked(Address::new(*pack, slot))) {
+                        if let Some(base) = entry.base().filter(|_| !marks.covers(*pack) || marks.is_marked(Address::new(*pack, slot))) {
                             marks.mark(base);
                         }
                     }
@@ -410,4 +416,46 @@ fn damaged(what: &str) -> StoreError {
     StoreError::Damaged(format!(
         "{what}; no space is given back until the backups that `cofferd check` names are deleted"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Db;
+    use crate::store::codec::{Base, Encoder};
+    use crate::store::format::Encoding;
+    use std::sync::Arc;
+
+    #[test]
+    fn the_base_of_a_delta_that_was_stored_since_the_packs_were_listed_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Arc::new(Db::open(&dir.path().join("coffer.db")).unwrap());
+        let store = Store::open(db.clone()).unwrap();
+        // A volume of one chunk.
+        let back_up = |previous, raw: &[u8]| {
+            let ingest = store.begin(previous).unwrap();
+            let base = ingest.base(0).unwrap();
+            let base = base.as_ref().map(|base| Base { address: base.address, raw: &base.raw, stored: base.stored });
+            let mut stored = Vec::new();
+            let encoding = Encoder::new().unwrap().append(raw, base, &mut stored);
+            let mut writer = ingest.writer();
+            writer.put_new(*blake3::hash(raw).as_bytes(), raw.len() as u32, encoding, &stored).unwrap();
+            let finished = writer.finish(raw.len() as u64).unwrap();
+            let sealed = ingest.seal(finished);
+            (db.write(|tx| sealed.commit(tx)).unwrap(), encoding)
+        };
+        let mut bytes = vec![0; 50_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        let (first, _) = back_up(None, &bytes);
+        let cancel = AtomicBool::new(false);
+        let collection = Collection { store: &store, options: &GcOptions { dead_fraction: 0.0, pause: Duration::ZERO, cancel: &cancel } };
+        let packs = collection.packs().unwrap();
+        bytes[7] ^= 1;
+        let (second, encoding) = back_up(Some(first), &bytes);
+        assert!(matches!(encoding, Encoding::Delta { .. }));
+        db.write(|tx| Store::delete_map(tx, first)).unwrap();
+        collection.collect(packs, &mut GcReport::default()).unwrap();
+        let report = store.check_map(second, &|_| {}, &cancel).unwrap();
+        assert!(report.corrupt.is_empty(), "{report:?}");
+    }
 }

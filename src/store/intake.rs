@@ -28,23 +28,22 @@ pub struct Ingest<'a> {
     lease: Lease,
     /// Chunks in packs that are not committed yet.
     pending: Mutex<HashMap<Hash, Address>>,
-    bases: Bases,
+    bases: Bases<'a>,
 }
 
 /// Where to look for what a new chunk may be a delta to.
-enum Bases {
+enum Bases<'a> {
     /// In the volume's previous version.
-    Previous(Previous),
+    Previous(Previous<'a>),
     /// It has none.
     Neighbours(Neighbours),
 }
 
 impl<'a> Ingest<'a> {
     pub(super) fn new(store: &'a Store, previous: Option<i64>) -> Result<Ingest<'a>, StoreError> {
-        let lease = Lease::new(&store.state);
-        let previous = previous.map(|map| Previous::open(store, map, &lease)).transpose()?.flatten();
+        let previous = previous.map(|map| Previous::open(store, map)).transpose()?.flatten();
         let bases = previous.map_or_else(|| Bases::Neighbours(Neighbours::new()), Bases::Previous);
-        Ok(Ingest { store, lease, pending: Mutex::default(), bases })
+        Ok(Ingest { store, lease: Lease::new(&store.state), pending: Mutex::default(), bases })
     }
 
     /// Finds a stored chunk and holds it for the segment it is to be part of. `chunk` is its number in the volume. May be
@@ -73,11 +72,12 @@ impl<'a> Ingest<'a> {
     /// found. None if there is no such chunk or it is damaged: then it must be read.
     pub fn same(&self, chunk: u64) -> Result<Option<Same>, StoreError> {
         let Bases::Previous(previous) = &self.bases else { return Ok(None) };
-        let Some(address) = previous.address(self.store, chunk)? else { return Ok(None) };
+        let Some((hash, address)) = previous.place(chunk)? else { return Ok(None) };
         if address.is_zero() {
             return Ok(Some(Same::Zero));
         }
-        let Some(entry) = self.store.tocs.entry_at(&self.store.db, address)? else { return Ok(None) };
+        let entry = self.store.tocs.entry_at(&self.store.db, address)?;
+        let Some(entry) = entry.filter(|entry| entry.hash == hash) else { return Ok(None) };
         let held = self.hold(chunk / SEGMENT_CHUNKS as u64, &entry, address)?;
         Ok(held.then_some(Same::Chunk(entry.hash, address)))
     }
@@ -97,7 +97,7 @@ impl<'a> Ingest<'a> {
     /// what lies beside the chunks that were found. It is held like one that was found.
     pub fn base(&self, chunk: u64) -> Result<Option<FullChunk>, StoreError> {
         let address = match &self.bases {
-            Bases::Previous(previous) => previous.address(self.store, chunk)?.filter(|address| !address.is_zero()),
+            Bases::Previous(previous) => previous.place(chunk)?.map(|(_, address)| address).filter(|address| !address.is_zero()),
             Bases::Neighbours(neighbours) => neighbours.guess(chunk),
         };
         let Some(address) = address else { return Ok(None) };

@@ -4,69 +4,59 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::OptionalExtension;
-
-use super::format::{self, Address, CHUNK_SIZE, SEGMENT_CHUNKS};
-use super::state::Lease;
+use super::format::{Address, CHUNK_SIZE, Hash, SEGMENT_CHUNKS, ZERO_HASH};
+use super::read::{MapReader, Plan, ReadError};
 use super::{Store, StoreError};
 
 /// Segments kept in memory: as many as the threads of an ingest may be in at once.
 const KEPT_SEGMENTS: usize = 4;
 
-/// A stored version of the volume that is being taken in. Safe from garbage collection as long as the lease is.
-pub(super) struct Previous {
-    segments: Vec<i64>,
-    recent: Mutex<VecDeque<(usize, Arc<Vec<Address>>)>>,
+/// A stored version of the volume that is being taken in. What it lists is verified before it is used, as for a restore: who
+/// takes something from it unread passes on what is said here.
+pub(super) struct Previous<'a> {
+    map: MapReader<'a>,
+    recent: Mutex<VecDeque<(usize, Arc<Plan>)>>,
 }
 
-impl Previous {
-    /// None if there is no such map (any more), or if it has chunks of another size.
-    pub fn open(store: &Store, map: i64, lease: &Lease) -> Result<Option<Previous>, StoreError> {
-        let load = || {
-            store.db.read(|c| {
-                c.prepare_cached("SELECT segments FROM volume_map WHERE id = ?1 AND chunk_size = ?2")?
-                    .query_row((map, CHUNK_SIZE), |row| row.get::<_, Vec<u8>>(0))
-                    .optional()
-            })
+impl<'a> Previous<'a> {
+    /// None if there is no such map (any more), if it has chunks of another size, or if it is damaged.
+    pub fn open(store: &'a Store, map: i64) -> Result<Option<Previous<'a>>, StoreError> {
+        let map = match MapReader::open(store, map) {
+            Ok(map) => map,
+            Err(ReadError::Corrupt(_) | ReadError::Store(StoreError::NoSuchMap(_))) => return Ok(None),
+            Err(ReadError::Store(e)) => return Err(e),
         };
-        let Some(segments) = load()?.as_deref().and_then(format::segments_from_bytes) else { return Ok(None) };
-        lease.hold_segments(segments.iter().copied().filter(|id| *id != 0).collect::<Vec<_>>());
-        // Only if the map is still there was it there when its segments began to be held.
-        Ok(load()?.map(|_| Previous { segments, recent: Mutex::default() }))
+        let fit = map.chunk_size() == CHUNK_SIZE as usize && map.check_top()?.is_empty();
+        Ok(fit.then(|| Previous { map, recent: Mutex::default() }))
     }
 
-    /// Where the previous version's chunk of this number lies; None if it has none or its segment cannot be read.
-    pub fn address(&self, store: &Store, chunk: u64) -> Result<Option<Address>, StoreError> {
+    /// Name and place of the previous version's chunk of this number; None if it has none or its segment is damaged.
+    pub fn place(&self, chunk: u64) -> Result<Option<(Hash, Address)>, StoreError> {
         let number = (chunk / SEGMENT_CHUNKS as u64) as usize;
-        let Some(id) = self.segments.get(number) else { return Ok(None) };
-        if *id == 0 {
-            return Ok(Some(Address::ZERO));
+        match self.map.segments().get(number) {
+            None => return Ok(None),
+            Some(0) => return Ok(Some((ZERO_HASH, Address::ZERO))),
+            Some(_) => {}
         }
-        let addresses = match self.recent(number) {
-            Some(addresses) => addresses,
-            None => self.load(store, number, *id)?,
+        let plan = match self.recent(number) {
+            Some(plan) => plan,
+            None => self.load(number)?,
         };
-        Ok(addresses.get((chunk % SEGMENT_CHUNKS as u64) as usize).copied())
+        Ok(plan.chunk((chunk % SEGMENT_CHUNKS as u64) as usize))
     }
 
-    fn recent(&self, number: usize) -> Option<Arc<Vec<Address>>> {
+    fn recent(&self, number: usize) -> Option<Arc<Plan>> {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.iter().find(|(segment, _)| *segment == number).map(|(_, addresses)| addresses.clone())
+        recent.iter().find(|(segment, _)| *segment == number).map(|(_, plan)| plan.clone())
     }
 
-    /// A segment that cannot be read has no bases.
-    fn load(&self, store: &Store, number: usize, id: i64) -> Result<Arc<Vec<Address>>, StoreError> {
-        let row = store.db.read(|c| {
-            c.prepare_cached("SELECT format, chunks FROM segment WHERE id = ?1")?
-                .query_row([id], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?)))
-                .optional()
-        })?;
-        let addresses = Arc::new(row.and_then(|(format, bytes)| format::addresses_from_bytes(format, &bytes)).unwrap_or_default());
+    fn load(&self, number: usize) -> Result<Arc<Plan>, StoreError> {
+        let plan = Arc::new(self.map.plan(number)?);
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.push_back((number, addresses.clone()));
+        recent.push_back((number, plan.clone()));
         if recent.len() > KEPT_SEGMENTS {
             recent.pop_front();
         }
-        Ok(addresses)
+        Ok(plan)
     }
 }

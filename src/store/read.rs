@@ -70,13 +70,21 @@ pub struct MapReader<'a> {
 }
 
 /// The chunks of one segment.
-struct Plan {
+pub(super) struct Plan {
     /// Its number in the volume.
     segment: usize,
     addresses: Vec<Address>,
     hashes: Vec<Hash>,
     /// Why it cannot be what it was when it was stored.
     fault: Option<String>,
+}
+
+impl Plan {
+    /// Name and place of a chunk, by its number in the segment; None if there is none or the segment is not what it was.
+    pub(super) fn chunk(&self, number: usize) -> Option<(Hash, Address)> {
+        let place = self.hashes.get(number).copied().zip(self.addresses.get(number).copied());
+        place.filter(|_| self.fault.is_none())
+    }
 }
 
 /// Some consecutive chunks of a segment.
@@ -129,6 +137,15 @@ impl<'a> MapReader<'a> {
     /// Chunks of the volume.
     pub fn chunks(&self) -> u64 {
         self.size.div_ceil(self.chunk_size as u64)
+    }
+
+    pub(super) fn chunk_size(&self) -> usize {
+        self.chunk_size
+    }
+
+    /// The ids of the segments; 0 for zeros.
+    pub(super) fn segments(&self) -> &[i64] {
+        &self.segments
     }
 
     /// Verifies the top of the tree: all segments are there and make the name of the volume's content.
@@ -292,7 +309,7 @@ impl<'a> MapReader<'a> {
     }
 
     /// Loads a segment and the names of its chunks, and verifies that they make the segment's name.
-    fn plan(&self, segment: usize) -> Result<Plan, StoreError> {
+    pub(super) fn plan(&self, segment: usize) -> Result<Plan, StoreError> {
         let range = self.segment_range(segment);
         let chunks = (range.end - range.start).div_ceil(self.chunk_size as u64) as usize;
         let broken = |fault: &str| Plan { segment, addresses: Vec::new(), hashes: Vec::new(), fault: Some(fault.to_string()) };

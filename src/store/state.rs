@@ -164,6 +164,11 @@ impl Marks {
         self.bit(address).is_some_and(|bit| self.bits[(bit / 64) as usize] & 1 << (bit % 64) != 0)
     }
 
+    /// Is this pack looked at?
+    pub fn covers(&self, pack: i64) -> bool {
+        self.packs.binary_search_by_key(&pack, |(number, _)| *number).is_ok()
+    }
+
     /// None for packs that are not looked at, and for slots that do not exist.
     fn bit(&mut self, address: Address) -> Option<u64> {
         if self.packs.get(self.last).is_none_or(|(pack, _)| *pack != address.pack()) {

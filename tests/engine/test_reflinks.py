@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -132,3 +133,18 @@ def test_a_directory_that_others_may_write_to_holds_no_copies(start_daemon, disk
     backup, state, _ = lab.back_up()
     assert lab.copies == [] and "no reflink copy" in lab.d.log()
     assert_same_bytes(state, lab.volume_files(lab.restore(backup))[0])
+
+
+@pytest.mark.parametrize("switched_off", [False, True])
+def test_a_running_backup_keeps_its_copy_whatever_ends_meanwhile(start_daemon, disks, switched_off):
+    lab = Tracked(start_daemon, disks)
+    large = lab.instance([write_disk(disks / "large.img", 256 * MIB, 256 * MIB, 2)])
+    running = lab.start_backup(large)
+    wait_for(lambda: lab.progress(running), "the large backup is under way")
+    if switched_off:
+        lab.d.config_file.write_text(lab.d.config_file.read_text().replace("reflinks = true", "reflinks = false"))
+        os.kill(lab.d.pid, signal.SIGHUP)
+    # Whoever ends removes the copies that are of no use any more.
+    lab.backup(lab.vm)
+    assert lab.wait_rest(running["url"])["state"] == "Ready"
+    wait_for(lambda: len(lab.copies) == (0 if switched_off else 2), "only copies of use are kept")

@@ -275,7 +275,8 @@ SCHEMAS = {
         "pack": COUNT, "slots": COUNT,
         "chunks": array(fixed({
             "slot": COUNT, "hash": text(pattern="^[0-9a-f]{64}$"), "offset": COUNT, "stored": COUNT, "raw": COUNT,
-            "encoding": choice("raw", "zstd", "dead", "unknown"), "damaged": BOOLEAN,
+            "encoding": choice("raw", "zstd", "delta", "dead", "unknown"), "damaged": BOOLEAN,
+            "base": nullable(fixed({"pack": COUNT, "slot": COUNT})),
         })),
     }),
     "MapLayout": fixed({
