@@ -20,8 +20,12 @@ mod path_bench;
 mod path_tests;
 mod recovery;
 pub mod restore;
+pub mod scrub;
+#[cfg(test)]
+mod scrub_tests;
 pub mod tasks;
 pub mod trigger;
+mod verdict;
 mod volumes;
 
 use std::collections::{HashMap, HashSet};
@@ -34,7 +38,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::catalog::jobs::{self, Job, JobKind};
-use crate::config::Config;
+use crate::config::{Config, ScrubConfig};
 use crate::db::Db;
 use crate::store::{Store, StoreError};
 pub use error::EngineError;
@@ -57,6 +61,7 @@ pub struct Settings {
     pub restore_directory: PathBuf,
     /// Where new volumes are made.
     pub pool_directory: PathBuf,
+    pub scrub: ScrubConfig,
 }
 
 impl Settings {
@@ -66,6 +71,7 @@ impl Settings {
             roots: config.volumes.roots.clone(),
             restore_directory: config.volumes.restore_directory.clone(),
             pool_directory: config.volumes.pool_directory.clone(),
+            scrub: config.scrub,
         }
     }
 }
@@ -103,6 +109,8 @@ pub struct Engine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     pub tasks: Tasks,
     pub maintenance: maintenance::Maintenance,
+    /// Held by the one scrub that deals with damage.
+    scrub_dealing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -145,6 +153,7 @@ impl Engine {
             threads: Mutex::default(),
             tasks: Tasks::default(),
             maintenance: maintenance::Maintenance::new(config.engine.maintenance_interval),
+            scrub_dealing: Mutex::default(),
         });
         engine.recover()?;
         let data_workers = (0..config.engine.jobs.max(1)).map(|n| (format!("job-{n}"), Lane::Data));
@@ -212,6 +221,7 @@ impl Engine {
 
     pub fn set_settings(&self, settings: Settings) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        self.maintenance.wake_scrub();
     }
 
     /// Nothing new is begun from now on; what runs goes on.
