@@ -204,7 +204,7 @@ impl Pass<'_> {
         if batch.bad.is_empty() {
             return Ok(());
         }
-        if self.engine.deal_with(batch.bad, &mut self.report)? {
+        if self.engine.deal_with(batch.bad, &mut self.report, self.cancel)? {
             self.engine.store.set_verified(&batch.damaged, clock::now_ms())?;
         } else {
             self.report.unsettled += batch.damaged.len() as u64;
@@ -251,17 +251,20 @@ struct Share {
 impl Engine {
     /// Mends what can be mended, and marks the backups that cannot. False if running work must be waited for: it may yet make
     /// a backup of what is damaged.
-    fn deal_with(&self, bad: Vec<Bad>, report: &mut ScrubReport) -> Result<bool, EngineError> {
+    fn deal_with(&self, bad: Vec<Bad>, report: &mut ScrubReport, cancel: &AtomicBool) -> Result<bool, EngineError> {
         let _one_at_a_time = self.scrub_dealing.lock().unwrap_or_else(PoisonError::into_inner);
-        let concern = self.store.concern(bad)?;
+        let concern = self.store.concern(bad, cancel)?;
         report.unused += concern.unused;
         if concern.unused > 0 {
             log::warn!("{} chunks that no backup needs are damaged in the coffer; look after its disk", concern.unused);
         }
-        let healed = self.heal(&concern).unwrap_or_else(|error| {
-            log::error!("damaged data cannot be stored anew: {error}");
-            HashMap::new()
-        });
+        let healed = match self.heal(&concern, cancel) {
+            Err(error) if !matches!(error, EngineError::Cancelled) => {
+                log::error!("damaged data cannot be stored anew: {error}");
+                HashMap::new()
+            }
+            healed => healed?,
+        };
         let mut shares: BTreeMap<i64, Share> = BTreeMap::new();
         for places in concern.places.chunk_by(|a, b| a.map == b.map) {
             let parts = self.db.read(|c| volume_backups::of_map(c, places[0].map))?;
@@ -283,7 +286,7 @@ impl Engine {
     }
 
     /// Stores damaged chunks anew, as far as they can be had. Returns where each was had from.
-    fn heal(&self, concern: &Concern) -> Result<HashMap<Address, String>, EngineError> {
+    fn heal(&self, concern: &Concern, cancel: &AtomicBool) -> Result<HashMap<Address, String>, EngineError> {
         let mut healed = HashMap::new();
         if concern.places.is_empty() {
             return Ok(healed);
@@ -294,6 +297,9 @@ impl Engine {
             let bad = &concern.bad[&place.address];
             if healed.contains_key(&place.address) {
                 continue;
+            }
+            if cancel.load(Ordering::Relaxed) {
+                return Err(EngineError::Cancelled);
             }
             if mender.find_copy(bad)? {
                 healed.insert(place.address, "another copy in the coffer".to_string());

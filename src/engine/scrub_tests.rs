@@ -21,8 +21,12 @@ impl Bench {
         found
     }
 
+    fn concern_of(&self, bad: Vec<Bad>) -> Concern {
+        self.store.concern(bad, &AtomicBool::new(false)).unwrap()
+    }
+
     fn concern(&self) -> Concern {
-        self.store.concern(self.scrub(7)).unwrap()
+        self.concern_of(self.scrub(7))
     }
 
     /// (map, number of the chunk) of what backups need and cannot have.
@@ -100,7 +104,7 @@ fn damage_is_named_for_every_backup_that_shares_it_and_healed_for_all() {
     second[50 * CHUNK..51 * CHUNK].copy_from_slice(&noise(2, CHUNK));
     let maps = [bench.back_up(&first), bench.back_up(&second), bench.back_up(&first)];
     let elsewhere = bench.back_up(&[vec![0; 2000 * CHUNK], first[7 * CHUNK..8 * CHUNK].to_vec()].concat());
-    let short = bench.store.concern(Vec::new()).unwrap();
+    let short = bench.concern_of(Vec::new());
     assert!(short.places.is_empty() && !short.unsettled);
     bench.flip("pack", "data", 1, 7 * CHUNK + 100);
     let concern = bench.concern();
@@ -145,7 +149,7 @@ fn a_damaged_base_is_told_of_its_deltas_too_and_each_is_healed_by_itself() {
     bench.flip("pack", "data", 1, 7 * CHUNK + 30_000);
     // As the base's own pack shows it.
     let found = bench.store.scrub_pack(1, |_| Ok(())).unwrap().unwrap();
-    let concern = bench.store.concern(found.bad).unwrap();
+    let concern = bench.concern_of(found.bad);
     let places: Vec<_> = concern.places.iter().map(|place| (place.map, place.offset)).collect();
     assert_eq!(places, [(first, 7 * CHUNK as u64), (second, 7 * CHUNK as u64)]);
     assert_eq!(concern.unused, 0);
@@ -243,7 +247,7 @@ fn nothing_is_blamed_beside_backups_deletions_and_collections() {
                 for (_, pack) in bench.store.scrub_due(i64::MAX, (i64::MIN, 0), 1000).unwrap() {
                     let Some(report) = bench.store.scrub_pack(pack, |_| Ok(())).unwrap() else { continue };
                     packs += 1;
-                    let concern = bench.store.concern(report.bad).unwrap();
+                    let concern = bench.concern_of(report.bad);
                     assert!(concern.places.is_empty() && concern.unused == 0, "{concern:?}");
                 }
             }

@@ -2,6 +2,7 @@
 //! one list the new one from then on.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::{OptionalExtension, Transaction};
 
@@ -45,12 +46,12 @@ pub struct Concern {
 
 impl Store {
     /// Finds the places of damaged chunks, which are distrusted already.
-    pub fn concern(&self, bad: Vec<Bad>) -> Result<Concern, StoreError> {
+    pub fn concern(&self, bad: Vec<Bad>, cancel: &AtomicBool) -> Result<Concern, StoreError> {
         let mut concern = Concern { bad: bad.into_iter().map(|bad| (bad.address, bad)).collect(), ..Concern::default() };
         let bases = self.add_deltas(&mut concern.bad)?;
         // In this order: what running work uses without holding it any more is in a segment, and then in a map.
         let (chunks_held, segments_held) = self.state.lock().held(|address| concern.bad.contains_key(address));
-        let lists = self.segments_with(&concern.bad)?;
+        let lists = self.segments_with(&concern.bad, cancel)?;
         concern.unsettled = chunks_held || lists.keys().any(|id| segments_held.contains(id));
         if !lists.is_empty() {
             concern.places = self.places(&lists)?;
@@ -94,9 +95,12 @@ impl Store {
     }
 
     /// The segments that list damaged chunks, and where in them.
-    fn segments_with(&self, bad: &BTreeMap<Address, Bad>) -> Result<HashMap<i64, Vec<(usize, Address)>>, StoreError> {
+    fn segments_with(&self, bad: &BTreeMap<Address, Bad>, cancel: &AtomicBool) -> Result<HashMap<i64, Vec<(usize, Address)>>, StoreError> {
         let (mut found, mut after) = (HashMap::new(), 0);
         loop {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(StoreError::Cancelled);
+            }
             let rows = self.db.read(|c| {
                 let mut statement = c.prepare_cached("SELECT id, format, chunks FROM segment WHERE id > ?1 ORDER BY id LIMIT ?2")?;
                 let rows = statement
