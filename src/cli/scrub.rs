@@ -37,8 +37,9 @@ pub fn run(args: &Scrub, context: &Context) -> Result<(), CliError> {
     drop(bar);
     let list = |name: &str| task["result"][name].as_array().cloned().unwrap_or_default();
     let (corrupt, healed) = (list("corrupt"), list("healed"));
-    let unused = task["result"]["unused"].as_u64().unwrap_or(0);
-    let whole = corrupt.is_empty() && healed.is_empty() && unused == 0;
+    let number = |name: &str| task["result"][name].as_u64().unwrap_or(0);
+    let (unused, unsettled) = (number("unused"), number("unsettled"));
+    let whole = corrupt.is_empty() && healed.is_empty() && unused + unsettled == 0;
     context.show(&task, |task| match whole {
         true => details(&task["result"]) + "every chunk is as it was stored\n",
         false => any_table(&[corrupt.clone(), healed.clone()].concat()),
@@ -48,6 +49,11 @@ pub fn run(args: &Scrub, context: &Context) -> Result<(), CliError> {
             "{} parts of backups are corrupt; these backups cannot be restored whole: {}; back up again, good data is stored anew",
             corrupt.len(),
             field(&task["result"], "backups")
+        )));
+    }
+    if unsettled > 0 {
+        return Err(CliError::failed(format!(
+            "{unsettled} packs have damage that running work may use; scrub again when that is done, and look into the daemon's log"
         )));
     }
     match whole {

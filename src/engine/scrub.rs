@@ -65,7 +65,7 @@ pub struct ScrubReport {
     healed: Vec<Value>,
     /// Damaged chunks that no backup needs.
     unused: u64,
-    /// Packs that could not be verified for good, because running work uses what is damaged in them.
+    /// Packs whose damage is not dealt with for good, mostly because running work uses it. They stay due.
     unsettled: u64,
 }
 
@@ -204,11 +204,14 @@ impl Pass<'_> {
         if batch.bad.is_empty() {
             return Ok(());
         }
-        if self.engine.deal_with(batch.bad, &mut self.report, self.cancel)? {
-            self.engine.store.set_verified(&batch.damaged, clock::now_ms())?;
-        } else {
-            self.report.unsettled += batch.damaged.len() as u64;
+        match self.engine.deal_with(batch.bad, &mut self.report, self.cancel) {
+            Ok(true) => return Ok(self.engine.store.set_verified(&batch.damaged, clock::now_ms())?),
+            Ok(false) => {}
+            Err(EngineError::Cancelled) => return Err(EngineError::Cancelled),
+            // The other packs are looked through all the same; these stay due.
+            Err(error) => log::error!("which backups need what is damaged cannot be found out: {error}"),
         }
+        self.report.unsettled += batch.damaged.len() as u64;
         Ok(())
     }
 }
