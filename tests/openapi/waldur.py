@@ -277,7 +277,8 @@ SCHEMAS = {
         "pack": COUNT, "slots": COUNT,
         "chunks": array(fixed({
             "slot": COUNT, "hash": text(pattern="^[0-9a-f]{64}$"), "offset": COUNT, "stored": COUNT, "raw": COUNT,
-            "encoding": choice("raw", "zstd", "dead", "unknown"), "damaged": BOOLEAN,
+            "encoding": choice("raw", "zstd", "delta", "dead", "unknown"),
+            "base": described(nullable(fixed({"pack": COUNT, "slot": COUNT})), "Of a delta."), "damaged": BOOLEAN,
         })),
     }),
     "MapLayout": fixed({
@@ -335,7 +336,7 @@ SCHEMAS = {
                         description="Parts that were damaged and have been stored anew. At most 1000 are named."),
         "backups": array(UUID, description="Backups that are damaged and Erred now."),
         "unused": described(COUNT, "Damaged chunks that no backup needs."),
-        "unsettled": described(COUNT, "Packs whose damage concerns running work; the background scrub looks at them again."),
+        "unsettled": described(COUNT, "Packs whose damage concerns running work, or could not be dealt with; they stay due."),
     }),
     "GcResult": fixed({
         "segments_dropped": COUNT, "packs_dropped": COUNT, "packs_compacted": COUNT, "bytes_freed": COUNT, "complete": BOOLEAN,
