@@ -21,6 +21,13 @@ CREATE TABLE pack_toc (
 ) STRICT;
 CREATE INDEX pack_toc_deltas ON pack_toc(id) WHERE format = 2;
 
+-- When each pack was written, or last read again and compared with its hashes. Without an index on at: the scrub looks through
+-- all rows once in many packs, which takes milliseconds, and an index would cost one more page with each pack.
+CREATE TABLE verified (
+    pack INTEGER PRIMARY KEY,
+    at   INTEGER NOT NULL                    -- 0: never
+) STRICT;
+
 -- The addresses of up to 1024 chunks of a volume, named by its content, shared by all backups that have it.
 CREATE TABLE segment (
     id     INTEGER PRIMARY KEY AUTOINCREMENT,

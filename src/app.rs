@@ -93,10 +93,12 @@ impl App {
         response
     }
 
+    /// What the daemon does by itself as time passes.
     pub fn start_timer(&self) -> Result<(), AppError> {
         let interval = self.config().engine.expiry_interval;
         let io = |e| AppError::Io(PathBuf::from("timer thread"), e);
-        self.timer.start(self.engine.clone(), self.db.clone(), interval).map_err(io)
+        self.timer.start(self.engine.clone(), self.db.clone(), interval).map_err(io)?;
+        self.engine.start_scrub().map_err(|e| AppError::Io(PathBuf::from("scrub thread"), e))
     }
 
     /// Age of the timer's last beat.
@@ -104,7 +106,7 @@ impl App {
         self.timer.heartbeat()
     }
 
-    /// What can change at run time: roots, restore directory, threads a job, default zone, proxies, query token,
+    /// What can change at run time: roots, restore directory, threads a job, default zone, proxies, query token, scrub,
     /// shutdown deadline, token lifetimes, region, noauth.
     /// Listeners, limits of the gate, number of jobs and intervals stay as they were at start.
     pub fn reload(&self, mut config: Config) {

@@ -47,6 +47,7 @@ pub struct Config {
     pub http: HttpConfig,
     pub volumes: VolumesConfig,
     pub engine: EngineConfig,
+    pub scrub: ScrubConfig,
     pub auth: AuthConfig,
 }
 
@@ -81,6 +82,21 @@ pub struct EngineConfig {
     pub jobs: usize,
     pub maintenance_interval: Duration,
     pub expiry_interval: Duration,
+}
+
+/// How what is stored is read again and verified, in the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScrubConfig {
+    /// Stored bytes; 0: not at all.
+    pub bytes_per_second: u64,
+    /// What was verified less than this long ago is not read again.
+    pub every: Duration,
+}
+
+impl Default for ScrubConfig {
+    fn default() -> ScrubConfig {
+        ScrubConfig { bytes_per_second: 16 << 20, every: Duration::from_secs(30 * 86_400) }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -232,6 +248,7 @@ struct File {
     http: HttpTable,
     volumes: VolumesTable,
     engine: EngineTable,
+    scrub: ScrubTable,
     auth: AuthTable,
 }
 
@@ -268,6 +285,13 @@ struct EngineTable {
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
+struct ScrubTable {
+    bytes_per_second: Option<i64>,
+    every_days: Option<i64>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
 struct AuthTable {
     token_lifetime_h: Option<i64>,
     login_attempts: Option<i64>,
@@ -294,6 +318,7 @@ impl Checker {
             shutdown_deadline: self.seconds("shutdown_deadline_s", file.shutdown_deadline_s, Duration::from_secs(30))?,
             volumes: self.volumes(file.volumes, &state_directory)?,
             engine: self.engine(file.engine, surroundings.cores)?,
+            scrub: self.scrub(file.scrub)?,
             auth: self.auth(file.auth, &http)?,
             http,
             state_directory,
@@ -341,6 +366,15 @@ impl Checker {
                 Duration::from_secs(600),
             )?,
             expiry_interval: self.seconds("engine.expiry_interval_s", table.expiry_interval_s, Duration::from_secs(60))?,
+        })
+    }
+
+    fn scrub(&self, table: ScrubTable) -> Result<ScrubConfig, ConfigError> {
+        let ScrubConfig { bytes_per_second, every } = ScrubConfig::default();
+        let days = self.number("scrub.every_days", table.every_days, 1..=36_500, (every.as_secs() / 86_400) as i64)?;
+        Ok(ScrubConfig {
+            bytes_per_second: self.number("scrub.bytes_per_second", table.bytes_per_second, 0..=1 << 40, bytes_per_second as i64)? as u64,
+            every: Duration::from_secs(days as u64 * 86_400),
         })
     }
 
@@ -439,6 +473,7 @@ mod tests {
         assert_eq!(config.http.listen, vec!["127.0.0.1:8776".parse().unwrap()]);
         assert_eq!(config.timezone, chrono_tz::UTC);
         assert_eq!(config.engine.jobs, 2);
+        assert_eq!(config.scrub, ScrubConfig { bytes_per_second: 16 << 20, every: Duration::from_secs(2_592_000) });
         assert_eq!(config.auth.token_lifetime, None);
         assert_eq!((config.auth.keystone_token_lifetime, config.auth.region.as_str()), (Duration::from_secs(86_400), "RegionOne"));
         assert!(!config.auth.noauth);
@@ -479,6 +514,9 @@ mod tests {
             jobs = 1
             maintenance_interval_s = 11
             expiry_interval_s = 12
+            [scrub]
+            bytes_per_second = 0
+            every_days = 7
             [auth]
             token_lifetime_h = 2
             login_attempts = 3
@@ -500,6 +538,7 @@ mod tests {
         assert_eq!(config.volumes.roots, vec![PathBuf::from("/srv"), PathBuf::from("/dev")]);
         assert_eq!(config.volumes.restore_directory, Path::new("/r"));
         assert_eq!((config.engine.workers, config.engine.jobs), (5, 1));
+        assert_eq!(config.scrub, ScrubConfig { bytes_per_second: 0, every: Duration::from_secs(604_800) });
         assert_eq!(config.engine.maintenance_interval, Duration::from_secs(11));
         assert_eq!(config.auth.token_lifetime, Some(Duration::from_secs(7200)));
         assert_eq!((config.auth.login_attempts, config.auth.login_window), (3, Duration::from_secs(4)));
@@ -533,6 +572,8 @@ mod tests {
             ("timezone = 3", &["timezone", "expected a string"]),
             ("[volumes]\nroots = ['srv']", &["volumes.roots", "absolute"]),
             ("[engine]\nworkers = 65", &["engine.workers = 65", "from 1 to 64"]),
+            ("[scrub]\nbytes_per_second = -1", &["scrub.bytes_per_second = -1", "from 0"]),
+            ("[scrub]\nevery_days = 0", &["scrub.every_days = 0", "from 1 to 36500"]),
             ("[auth]\nkeystone_token_lifetime_h = 0", &["auth.keystone_token_lifetime_h = 0", "from 1 to 8760"]),
             ("[auth]\nkeystone_token_lifetime_h = 8761", &["from 1 to 8760"]),
             ("[auth]\nregion = ''", &["auth.region", "printable"]),

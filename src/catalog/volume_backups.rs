@@ -39,25 +39,35 @@ impl Part {
     }
 }
 
+const PART: &str = "id, position, volume_id, name, bootable, size, map_id, kind, uuid";
+
+fn read_part(row: &Row) -> rusqlite::Result<Part> {
+    Ok(Part {
+        id: row.get(0)?,
+        uuid: row.get(8)?,
+        kind: row.get(7)?,
+        position: row.get(1)?,
+        volume_id: row.get(2)?,
+        name: row.get(3)?,
+        bootable: row.get(4)?,
+        size: row.get(5)?,
+        map_id: row.get(6)?,
+    })
+}
+
 /// The volumes in a backup, in their order.
 pub fn parts(connection: &Connection, backup_id: i64) -> rusqlite::Result<Vec<Part>> {
     connection
-        .prepare_cached(
-            "SELECT id, position, volume_id, name, bootable, size, map_id, kind, uuid FROM volume_backup WHERE backup_id = ? ORDER BY position",
-        )?
-        .query_map([backup_id], |row| {
-            Ok(Part {
-                id: row.get(0)?,
-                uuid: row.get(8)?,
-                kind: row.get(7)?,
-                position: row.get(1)?,
-                volume_id: row.get(2)?,
-                name: row.get(3)?,
-                bootable: row.get(4)?,
-                size: row.get(5)?,
-                map_id: row.get(6)?,
-            })
-        })?
+        .prepare_cached(&format!("SELECT {PART} FROM volume_backup WHERE backup_id = ? ORDER BY position"))?
+        .query_map([backup_id], read_part)?
+        .collect()
+}
+
+/// All that share a volume map, each with the id of its backup.
+pub fn of_map(connection: &Connection, map_id: i64) -> rusqlite::Result<Vec<(i64, Part)>> {
+    connection
+        .prepare_cached(&format!("SELECT {PART}, backup_id FROM volume_backup WHERE map_id = ? ORDER BY id"))?
+        .query_map([map_id], |row| Ok((row.get(9)?, read_part(row)?)))?
         .collect()
 }
 

@@ -28,6 +28,7 @@ mod quota;
 mod restore;
 mod role;
 mod schedule;
+mod scrub;
 mod serve;
 mod show;
 mod snapshot;
@@ -103,6 +104,7 @@ enum Command {
     #[command(subcommand)]
     Quota(quota::Quota),
     Check(check::Check),
+    Scrub(scrub::Scrub),
     Gc(gc::Gc),
     Stats(stats::Stats),
     Inspect(inspect::Inspect),
@@ -215,6 +217,7 @@ fn run(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Openrc(args) => openrc::run(&args, context),
         Command::Quota(args) => quota::run(&args, context),
         Command::Check(args) => check::run(&args, context),
+        Command::Scrub(args) => scrub::run(&args, context),
         Command::Gc(args) => gc::run(&args, context),
         Command::Stats(args) => stats::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),

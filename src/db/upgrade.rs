@@ -13,8 +13,10 @@ const STORE_TABLES: [&str; 4] = ["pack", "pack_toc", "segment", "volume_map"];
 /// Fills the new tables from those of format 1, which have `old_` before their names.
 const FROM_1: &str = include_str!("from_format_1.sql");
 
-/// What format 3 added to the store's tables: packs may hold deltas.
-const STORE_3: &str = "CREATE INDEX pack_toc_deltas ON pack_toc(id) WHERE format = 2;";
+/// What format 3 added to the store's tables: packs may hold deltas, and are read again from time to time, older ones first.
+const STORE_3: &str = "CREATE INDEX pack_toc_deltas ON pack_toc(id) WHERE format = 2;
+    CREATE TABLE verified (pack INTEGER PRIMARY KEY, at INTEGER NOT NULL) STRICT;
+    INSERT INTO verified SELECT id, 0 FROM pack_toc;";
 
 /// What format 3 added to the catalog.
 const CATALOG_3: &str = "

@@ -17,8 +17,10 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub struct Maintenance {
     wanted: Mutex<Wanted>,
     changed: Condvar,
+    /// The scrub sleeps apart: what is deleted is nothing to it.
+    scrub: Condvar,
     interval: Duration,
-    stop: AtomicBool,
+    pub(super) stop: AtomicBool,
 }
 
 #[derive(Default)]
@@ -31,6 +33,7 @@ impl Maintenance {
         Maintenance {
             wanted: Mutex::default(),
             changed: Condvar::new(),
+            scrub: Condvar::new(),
             interval,
             stop: AtomicBool::new(false),
         }
@@ -47,6 +50,22 @@ impl Maintenance {
         // The lock orders this after a look at the flag and before the sleep that follows it.
         drop(self.wanted.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_all();
+        self.scrub.notify_all();
+    }
+
+    /// Something else may be due now.
+    pub fn wake_scrub(&self) {
+        drop(self.wanted.lock().unwrap_or_else(PoisonError::into_inner));
+        self.scrub.notify_all();
+    }
+
+    /// Sleeps this long, or until something has changed for the scrub. False: the engine stops.
+    pub(super) fn rest(&self, time: Duration) -> bool {
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.stopped() {
+            drop(self.scrub.wait_timeout(wanted, time).unwrap_or_else(PoisonError::into_inner));
+        }
+        !self.stopped()
     }
 
     fn stopped(&self) -> bool {

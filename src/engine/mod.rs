@@ -21,8 +21,12 @@ mod path_bench;
 mod path_tests;
 mod recovery;
 pub mod restore;
+pub mod scrub;
+#[cfg(test)]
+mod scrub_tests;
 pub mod tasks;
 pub mod trigger;
+mod verdict;
 mod volumes;
 
 use std::collections::{HashMap, HashSet};
@@ -35,7 +39,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::catalog::jobs::{self, Job, JobKind};
-use crate::config::Config;
+use crate::config::{Config, ScrubConfig};
 use crate::db::Db;
 use crate::store::{Store, StoreError};
 pub use error::EngineError;
@@ -60,6 +64,7 @@ pub struct Settings {
     pub pool_directory: PathBuf,
     /// Keep reflink copies of image files.
     pub reflinks: bool,
+    pub scrub: ScrubConfig,
 }
 
 impl Settings {
@@ -70,6 +75,7 @@ impl Settings {
             restore_directory: config.volumes.restore_directory.clone(),
             pool_directory: config.volumes.pool_directory.clone(),
             reflinks: config.volumes.reflinks,
+            scrub: config.scrub,
         }
     }
 }
@@ -107,6 +113,8 @@ pub struct Engine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     pub tasks: Tasks,
     pub maintenance: maintenance::Maintenance,
+    /// Held by the one scrub that deals with damage.
+    scrub_dealing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -149,6 +157,7 @@ impl Engine {
             threads: Mutex::default(),
             tasks: Tasks::default(),
             maintenance: maintenance::Maintenance::new(config.engine.maintenance_interval),
+            scrub_dealing: Mutex::default(),
         });
         engine.recover()?;
         let data_workers = (0..config.engine.jobs.max(1)).map(|n| (format!("job-{n}"), Lane::Data));
@@ -216,6 +225,7 @@ impl Engine {
 
     pub fn set_settings(&self, settings: Settings) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+        self.maintenance.wake_scrub();
     }
 
     /// Nothing new is begun from now on; what runs goes on.

@@ -16,21 +16,21 @@ use crate::source::{Source, SourceError, Target};
 use crate::store::format::{self, Address, CHUNK_SIZE, PACK_BYTES, Toc};
 use crate::store::{GcOptions, GcReport, Store, StoreError};
 
-const CHUNK: usize = CHUNK_SIZE as usize;
+pub(super) const CHUNK: usize = CHUNK_SIZE as usize;
 /// Incompressible chunks in a pack.
 const PACK: usize = PACK_BYTES / CHUNK;
 
 /// A coffer in a directory of its own, and volumes beside it.
-struct Bench {
+pub(super) struct Bench {
     dir: tempfile::TempDir,
     db: Arc<Db>,
-    store: Store,
+    pub store: Store,
     /// Of the last ingest: bytes that were not stored before.
     new: AtomicU64,
 }
 
 impl Bench {
-    fn new() -> Bench {
+    pub fn new() -> Bench {
         Bench::at(tempfile::tempdir().unwrap())
     }
 
@@ -40,7 +40,7 @@ impl Bench {
         Bench { dir, db, store, new: AtomicU64::default() }
     }
 
-    fn reopen(self) -> Bench {
+    pub fn reopen(self) -> Bench {
         let Bench { dir, db, store, new } = self;
         drop((db, store));
         let db = Arc::new(Db::open(&dir.path().join("coffer.db")).unwrap());
@@ -53,7 +53,7 @@ impl Bench {
     }
 
     /// Writes an image so that chunks of zeros become holes.
-    fn image(&self, name: &str, bytes: &[u8]) -> Source {
+    pub fn image(&self, name: &str, bytes: &[u8]) -> Source {
         let path = self.path(name);
         let file = File::create(&path).unwrap();
         file.set_len(bytes.len() as u64).unwrap();
@@ -65,7 +65,7 @@ impl Bench {
         Source::open(&path).unwrap()
     }
 
-    fn ingest(&self, source: &Source) -> Result<Ingested, EngineError> {
+    pub fn ingest(&self, source: &Source) -> Result<Ingested, EngineError> {
         // Whatever was taken in last counts as the previous version: for an unrelated volume that must do no harm.
         let previous = self.db.read(|c| c.query_row("SELECT max(id) FROM volume_map", [], |row| row.get(0))).unwrap();
         self.ingest_knowing(source, &Known { previous, changed: None })
@@ -84,11 +84,11 @@ impl Bench {
         self.new.load(Ordering::Relaxed)
     }
 
-    fn commit(&self, ingested: &Ingested) -> i64 {
+    pub fn commit(&self, ingested: &Ingested) -> i64 {
         self.db.write(|tx| ingested.commit(tx)).unwrap()
     }
 
-    fn back_up(&self, bytes: &[u8]) -> i64 {
+    pub fn back_up(&self, bytes: &[u8]) -> i64 {
         let map = self.commit(&self.ingest(&self.image("source.img", bytes)).unwrap());
         assert_eq!(self.number(&format!("SELECT size FROM volume_map WHERE id = {map}")), bytes.len() as i64);
         map
@@ -98,34 +98,34 @@ impl Bench {
         emit(&self.store, map, target, fresh, 3, &Progress::default(), &AtomicBool::new(false))
     }
 
-    fn restore(&self, map: i64, size: usize) -> Result<Vec<u8>, EngineError> {
+    pub fn restore(&self, map: i64, size: usize) -> Result<Vec<u8>, EngineError> {
         let path = self.path("restored.img");
         let _ = std::fs::remove_file(&path);
         self.emit(map, &Target::create(&path, size as u64).unwrap(), true)?;
         Ok(std::fs::read(path).unwrap())
     }
 
-    fn delete(&self, map: i64) {
+    pub fn delete(&self, map: i64) {
         self.db.write(|tx| Store::delete_map(tx, map)).unwrap();
     }
 
-    fn gc(&self, dead_fraction: f32) -> GcReport {
+    pub fn gc(&self, dead_fraction: f32) -> GcReport {
         let options = GcOptions { dead_fraction, pause: Duration::ZERO, cancel: &AtomicBool::new(false) };
         let report = self.store.gc(&options).unwrap();
         assert!(report.complete);
         report
     }
 
-    fn number(&self, sql: &str) -> i64 {
+    pub fn number(&self, sql: &str) -> i64 {
         self.db.read(|c| c.query_row(sql, [], |row| row.get::<_, i64>(0))).unwrap()
     }
 
-    fn execute(&self, sql: &str) {
+    pub fn execute(&self, sql: &str) {
         self.db.write(|tx| tx.execute_batch(sql)).unwrap();
     }
 
     /// Changes one bit of a blob.
-    fn flip(&self, table: &str, column: &str, row: i64, byte: usize) {
+    pub fn flip(&self, table: &str, column: &str, row: i64, byte: usize) {
         let read = format!("SELECT {column} FROM {table} WHERE id = {row}");
         let mut blob: Vec<u8> = self.db.read(|c| c.query_row(&read, [], |row| row.get(0))).unwrap();
         blob[byte] ^= 0x10;
@@ -167,8 +167,8 @@ impl Bench {
         self.db.read(|c| c.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<Result<Vec<T>, rusqlite::Error>>()).unwrap()
     }
 
-    fn assert_empty(&self) {
-        for table in ["pack", "pack_toc", "segment"] {
+    pub fn assert_empty(&self) {
+        for table in ["pack", "pack_toc", "verified", "segment"] {
             assert_eq!(self.number(&format!("SELECT count(*) FROM {table}")), 0, "{table}");
         }
         let stats = self.store.stats().unwrap();
@@ -177,7 +177,7 @@ impl Bench {
 }
 
 /// Bytes that do not compress, different for each seed.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
@@ -541,7 +541,7 @@ fn a_coffer_with_a_thousand_backups_opens_at_once() {
 }
 
 /// A small deterministic generator, so that a failure can be repeated.
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
     fn below(&mut self, n: usize) -> usize {
@@ -780,7 +780,7 @@ fn a_base_stays_although_its_segment_comes_to_list_another_place_of_its_chunk() 
 }
 
 /// An image of chunks from a small set, so that much is shared, with an odd end.
-fn random_image(random: &mut Random) -> Vec<u8> {
+pub(super) fn random_image(random: &mut Random) -> Vec<u8> {
     let chunks = 1 + random.below(60);
     let mut bytes = Vec::new();
     for place in 0..chunks {

@@ -41,6 +41,7 @@ fn under(path: &Path, root: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ScrubConfig;
 
     #[test]
     fn only_whole_components_under_a_root_count() {
@@ -50,6 +51,7 @@ mod tests {
             restore_directory: "/var/lib/cofferd/restored".into(),
             pool_directory: "/var/lib/cofferd/volumes".into(),
             reflinks: false,
+            scrub: ScrubConfig::default(),
         };
         assert!(check_allowed(Path::new("/srv/vm/a.img"), &settings(&["/srv"])).is_ok());
         assert!(check_allowed(Path::new("/var/lib/cofferd/restored/x"), &settings(&[])).is_ok());

@@ -1,4 +1,4 @@
-//! Long operations that an administrator asked for and waits on: check, gc, snapshot, restore to a path. They live in
+//! Long operations that an administrator asked for and waits on: check, scrub, gc, snapshot, restore to a path. They live in
 //! memory only; what must survive a restart is a job.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,8 @@ use super::ingest::Progress;
 
 /// The kind of task that a restore job reports to.
 pub const RESTORE: &str = "restore";
+/// The kind of task that goes on where it was when it is begun again, so that the daemon's end does not wait for it.
+pub const SCRUB: &str = "scrub";
 /// Finished tasks that can still be asked about.
 const REMEMBERED: usize = 100;
 
@@ -59,9 +61,10 @@ impl Tasks {
         }
     }
 
-    /// Is there work that no job does? A restore is a job, and one that has not begun must not hold up the end.
+    /// Is there work that no job does? A restore is a job, and one that has not begun must not hold up the end. A scrub ends by
+    /// itself.
     pub fn any_running(&self) -> bool {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).values().any(|task| task.kind != RESTORE && !task.is_over())
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).values().any(|task| ![RESTORE, SCRUB].contains(&task.kind) && !task.is_over())
     }
 }
 

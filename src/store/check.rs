@@ -89,7 +89,8 @@ fn flag(tx: &rusqlite::Transaction, chunks: &[(Address, Hash)]) -> Result<(), St
     Ok(())
 }
 
-fn report(chunks: u64, bytes: u64, mut found: Vec<Corrupt>) -> MapReport {
+/// Puts together what was found in a volume: in order, each part once.
+pub fn report(chunks: u64, bytes: u64, mut found: Vec<Corrupt>) -> MapReport {
     found.sort_unstable_by(|a, b| (a.offset, a.length, &a.reason).cmp(&(b.offset, b.length, &b.reason)));
     found.dedup();
     let mut report = MapReport { chunks, bytes, ..MapReport::default() };

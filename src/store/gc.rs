@@ -287,6 +287,7 @@ impl Collection<'_> {
                 let stored: i64 = tx.query_row("SELECT ifnull((SELECT stored FROM pack_toc WHERE id = ?1), 0)", [pack], |row| row.get(0))?;
                 tx.prepare_cached("DELETE FROM pack WHERE id = ?1")?.execute([pack])?;
                 tx.prepare_cached("DELETE FROM pack_toc WHERE id = ?1")?.execute([pack])?;
+                tx.prepare_cached("DELETE FROM verified WHERE pack = ?1")?.execute([pack])?;
                 dropped += 1;
                 freed += stored as u64;
             }

@@ -15,6 +15,7 @@ use super::previous::Previous;
 use super::read::{self, FullChunk};
 use super::state::Lease;
 use super::{Store, StoreError};
+use crate::clock;
 
 /// Segments collected before they are committed even if the open pack is not full: 16 GiB of a volume with few changes.
 const SEGMENTS_AT_ONCE: usize = 16;
@@ -25,7 +26,7 @@ const CHECKPOINT_BYTES: u64 = 4 * PACK_BYTES as u64;
 /// made from it, are dropped.
 pub struct Ingest<'a> {
     store: &'a Store,
-    lease: Lease,
+    pub(super) lease: Lease,
     /// Chunks in packs that are not committed yet.
     pending: Mutex<HashMap<Hash, Address>>,
     bases: Bases<'a>,
@@ -216,9 +217,9 @@ pub struct Writer<'a> {
     added: u64,
 }
 
-struct PackDraft {
+pub(super) struct PackDraft {
     id: i64,
-    data: Vec<u8>,
+    pub data: Vec<u8>,
     entries: Vec<Entry>,
 }
 
@@ -352,13 +353,7 @@ impl<'a> Writer<'a> {
 
     /// Lets everybody find the chunks of a pack that was just committed.
     fn publish(&mut self, pack: PackDraft) {
-        let mut state = self.ingest.store.state.lock();
-        state.packs += 1;
-        state.stored += pack.data.len() as u64;
-        for (slot, entry) in pack.entries.iter().enumerate() {
-            state.index.insert(&entry.hash, Address::new(pack.id, slot));
-        }
-        drop(state);
+        pack.announce(self.ingest.store);
         // Only now: at every moment a chunk is to be found in the one or the other.
         self.ingest.pending().clear();
         self.waiting += pack.data.len() as u64;
@@ -367,7 +362,7 @@ impl<'a> Writer<'a> {
 }
 
 impl PackDraft {
-    fn new(store: &Store, mut data: Vec<u8>) -> Result<PackDraft, StoreError> {
+    pub fn new(store: &Store, mut data: Vec<u8>) -> Result<PackDraft, StoreError> {
         let mut state = store.state.lock();
         let id = state.next_pack;
         if id >= MAX_PACKS {
@@ -379,11 +374,20 @@ impl PackDraft {
         Ok(PackDraft { id, data, entries: Vec::new() })
     }
 
-    fn is_full(&self) -> bool {
+    /// Where the next chunk will lie.
+    pub fn next_address(&self) -> Address {
+        Address::new(self.id, self.entries.len())
+    }
+
+    pub fn push(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    pub fn is_full(&self) -> bool {
         self.data.len() >= PACK_BYTES || self.entries.len() == PACK_SLOTS
     }
 
-    fn insert(&self, tx: &Transaction) -> Result<(), StoreError> {
+    pub fn insert(&self, tx: &Transaction) -> Result<(), StoreError> {
         // Written into a row of zeros: binding the data would make SQLite copy it once more.
         tx.prepare_cached("INSERT INTO pack (id, data) VALUES (?1, zeroblob(?2))")?.execute(params![self.id, self.data.len() as i64])?;
         tx.blob_open(MAIN_DB, c"pack", c"data", self.id, false)?.write_all_at(&self.data, 0)?;
@@ -395,7 +399,18 @@ impl PackDraft {
             self.data.len() as i64,
             entries
         ])?;
+        tx.prepare_cached("INSERT OR REPLACE INTO verified (pack, at) VALUES (?1, ?2)")?.execute([self.id, clock::now_ms()])?;
         Ok(())
+    }
+
+    /// Lets everybody find its chunks, once it is committed.
+    pub fn announce(&self, store: &Store) {
+        let mut state = store.state.lock();
+        state.packs += 1;
+        state.stored += self.data.len() as u64;
+        for (slot, entry) in self.entries.iter().enumerate() {
+            state.index.insert(&entry.hash, Address::new(self.id, slot));
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The store: the bytes of all backups, deduplicated, compressed and verifiable, in four tables of the coffer.
+//! The store: the bytes of all backups, deduplicated, compressed and verifiable, in five tables of the coffer.
 //!
 //! A volume is cut into chunks of 1 MiB named by their BLAKE3 hash. New chunks are appended to packs of about 8 MiB, whole
 //! or as deltas to what the volume had in their place; a chunk's address, pack and slot, never changes. A segment lists the
@@ -14,9 +14,11 @@ mod gc;
 mod index;
 mod inspect;
 mod intake;
+mod mend;
 mod neighbours;
 mod previous;
 pub mod read;
+mod scrub;
 mod state;
 mod toc;
 
@@ -25,10 +27,12 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 
 use crate::db::Db;
-pub use check::MapReport;
+pub use check::{MapReport, report};
 pub use gc::{GcOptions, GcReport};
 pub use intake::{Finished, Ingest, Same, Sealed, Writer};
-pub use read::Corrupt;
+pub use mend::{Concern, Place};
+pub use read::{Corrupt, LARGEST_CHUNK};
+pub use scrub::Bad;
 
 use format::{Address, Toc};
 use index::Index;

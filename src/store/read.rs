@@ -18,7 +18,7 @@ use super::{Store, StoreError};
 /// Bytes of the volume that are read at once.
 const WINDOW_BYTES: usize = 4 << 20;
 /// Bytes of a chunk, at most.
-const LARGEST_CHUNK: usize = WINDOW_BYTES;
+pub const LARGEST_CHUNK: usize = WINDOW_BYTES;
 /// Segment names looked up in one transaction.
 const NAMES_AT_ONCE: usize = 256;
 
@@ -402,7 +402,7 @@ impl<'a> MapReader<'a> {
                 let Some(base) = bases.remove(&piece.place) else { continue };
                 tools.base.resize(base.raw, 0);
                 if let Err(reason) = base.decode(&mut tools.decoder, &tools.stored, &[], &mut tools.base) {
-                    faults[piece.place] = Some(format!("the chunk that it is a delta to is damaged: {reason}"));
+                    faults[piece.place] = Some(damaged_base(&reason));
                     self.store.distrust(&[(base.address, base.hash)]);
                     continue;
                 }
@@ -451,35 +451,60 @@ pub(super) fn full_chunk(store: &Store, address: Address, hash: &Hash) -> Result
     }
 }
 
-/// A chunk to be read.
-struct Wanted {
-    /// Its number in the window; for a base that of the chunk which needs it.
-    place: usize,
-    address: Address,
-    what: What,
+/// Is the chunk of this name at this address as it was stored? One that is not is not shared by later backups.
+pub(super) fn is_whole(store: &Store, address: Address, hash: &Hash) -> Result<bool, StoreError> {
+    let (mut stored, mut faults) = (Vec::new(), [None]);
+    let mut decoder = Decoder::new().map_err(StoreError::Codec)?;
+    let (found, bases) = store.db.read(|c| {
+        let raw = Stored::load(c, address.pack())?.and_then(|stored| Some(stored.toc()?.entry(address.slot())?.raw as usize));
+        let raw = raw.unwrap_or_default().min(LARGEST_CHUNK);
+        let wanted = [Wanted { place: 0, address, what: What::Chunk { hash: *hash, raw } }];
+        fetch(c, &wanted, &mut stored, &mut faults)
+    })?;
+    let mut decode = |piece: &Found, base: &[u8]| {
+        let mut raw = vec![0; piece.raw];
+        piece.decode(&mut decoder, &stored, base, &mut raw).ok().map(|()| raw)
+    };
+    let whole = faults[0].is_none().then(|| {
+        let base = bases.first().map_or(Some(Vec::new()), |base| decode(base, &[]))?;
+        decode(found.first()?, &base)
+    });
+    if whole.flatten().is_some() {
+        return Ok(true);
+    }
+    store.distrust(&[(address, *hash)]);
+    Ok(false)
 }
 
-enum What {
-    /// The one that the segment lists.
+/// A chunk to be read.
+pub(super) struct Wanted {
+    /// Its number in the window; for a base that of the chunk which needs it.
+    pub place: usize,
+    pub address: Address,
+    pub what: What,
+}
+
+pub(super) enum What {
+    /// The one that the segment lists, or the table of contents itself.
     Chunk { hash: Hash, raw: usize },
     /// Whatever a delta refers to; its content is right if the delta's is.
     Base,
 }
 
 /// A chunk whose stored bytes were read.
-struct Found {
-    place: usize,
-    address: Address,
-    hash: Hash,
-    encoding: Encoding,
-    raw: usize,
+pub(super) struct Found {
+    pub place: usize,
+    pub address: Address,
+    pub hash: Hash,
+    pub encoding: Encoding,
+    pub raw: usize,
     /// Where in the bytes read.
     stored: Range<usize>,
 }
 
 impl Found {
     /// Fills `raw` and verifies it; an error says what is wrong.
-    fn decode(&self, decoder: &mut Decoder, stored: &[u8], base: &[u8], raw: &mut [u8]) -> Result<(), String> {
+    pub fn decode(&self, decoder: &mut Decoder, stored: &[u8], base: &[u8], raw: &mut [u8]) -> Result<(), String> {
         decoder.decode(self.encoding, &stored[self.stored.clone()], base, raw)?;
         if *blake3::hash(raw).as_bytes() == self.hash { Ok(()) } else { Err("its bytes do not match its hash".to_string()) }
     }
@@ -487,7 +512,7 @@ impl Found {
 
 /// Reads the stored bytes of chunks, given by ascending address, and those of the bases of deltas among them. What cannot be
 /// read gets a fault.
-fn fetch(
+pub(super) fn fetch(
     c: &Connection,
     wanted: &[Wanted],
     stored: &mut Vec<u8>,
@@ -634,8 +659,13 @@ fn segment_name(c: &Connection, id: i64) -> Result<Option<Hash>, rusqlite::Error
     c.prepare_cached("SELECT hash FROM segment WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()
 }
 
+/// What is wrong with a delta whose base is damaged.
+pub(super) fn damaged_base(reason: &str) -> String {
+    format!("the chunk that it is a delta to is damaged: {reason}")
+}
+
 /// Tells damage of what is stored, which concerns some chunks, from a failure of the database, which concerns all.
-fn damage(error: rusqlite::Error) -> Result<String, StoreError> {
+pub(super) fn damage(error: rusqlite::Error) -> Result<String, StoreError> {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure) | None => {
             Ok(format!("it cannot be read from the coffer: {error}"))

@@ -36,6 +36,12 @@ impl State {
         State { index, next_pack, packs, stored, marks: None, holds: HashMap::new(), next_hold: 0 }
     }
 
+    /// Does running work hold such a chunk, and which segments does it hold?
+    pub fn held(&self, is_such: impl Fn(&Address) -> bool) -> (bool, HashSet<i64>) {
+        let chunks = self.holds.values().any(|hold| hold.chunks.values().flatten().any(&is_such));
+        (chunks, self.holds.values().flat_map(|hold| &hold.segments).copied().collect())
+    }
+
     /// Begins to record what is alive among the given packs, starting with all that is held.
     pub fn begin_marks(&mut self, packs: Vec<(i64, usize)>) {
         let mut marks = Marks::new(packs);

@@ -109,7 +109,7 @@ class Bench(Lab):
         return self.d.sql("SELECT id FROM project WHERE uuid = ?", (self.project["uuid"],))[0][0]
 
     def assert_store_is_empty(self):
-        for table in ("pack", "pack_toc", "segment", "volume_map"):
+        for table in ("pack", "pack_toc", "verified", "segment", "volume_map"):
             (count,), = self.d.sql(f"SELECT count(*) FROM {table}")
             assert count == 0, f"{count} rows are left in {table}"
 

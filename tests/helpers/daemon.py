@@ -285,6 +285,10 @@ class Daemon:
         """What must be true of every coffer: SQLite finds it whole, and the running sums are the sums."""
         problems = [f"quick_check: {row[0]}" for row in self.sql("PRAGMA quick_check") if row[0] != "ok"]
         problems += [f"foreign key: {row}" for row in self.sql("PRAGMA foreign_key_check")]
+        # A coffer of an older format has no such table as long as nobody has opened it.
+        if self.sql("SELECT 1 FROM sqlite_schema WHERE name = 'verified'"):
+            for packs in ("SELECT pack FROM verified EXCEPT SELECT id FROM pack_toc", "SELECT id FROM pack_toc EXCEPT SELECT pack FROM verified"):
+                problems += [f"{packs}: {row[0]}" for row in self.sql(packs)]
         sums = """
             SELECT project_id, 'instances' AS name, count(*) AS value FROM instance GROUP BY 1
             UNION ALL SELECT project_id, 'vcpu', sum(cores) FROM instance GROUP BY 1

@@ -316,6 +316,7 @@ def the_administrators_part(world):
     assert world.finished(api.post("/ops/check/", {"backup": world.kept["uuid"]}))["result"]["corrupt"] == []
     assert world.finished(api.post("/ops/check/"))["state"] == "done"
     ok(api.post("/ops/check/", {"backup": ZERO}), 404)
+    assert world.finished(api.post("/ops/scrub/", {"older_than_days": 0, "bytes_per_second": 1 << 30}))["result"]["corrupt"] == []
     assert world.finished(api.post("/ops/gc/", {"dead_fraction": 0.5}))["result"]["complete"]
     copy = {"path": str(world.d.base / "copy.db")}
     assert world.finished(api.post("/ops/snapshot/", copy))["result"]["bytes"] > 0

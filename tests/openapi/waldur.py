@@ -266,6 +266,8 @@ SCHEMAS = {
         "free_bytes": described(COUNT, "Of the file: will be used next."),
         "packs": COUNT, "chunks": COUNT, "segments": COUNT, "volume_maps": COUNT,
         "index_bytes": described(COUNT, "Memory of the chunk index."),
+        "scrub_oldest": described(nullable(TIME), "When those packs were written or verified that were so the longest time ago; null if never."),
+        "scrub_due_bytes": described(COUNT, "In packs that were not verified within `scrub.every_days`."),
     }),
     "FileLayout": fixed({
         "path": STRING, "format": COUNT, "page_size": COUNT, "pages": COUNT, "free_pages": COUNT, "pack_bytes": COUNT,
@@ -275,8 +277,8 @@ SCHEMAS = {
         "pack": COUNT, "slots": COUNT,
         "chunks": array(fixed({
             "slot": COUNT, "hash": text(pattern="^[0-9a-f]{64}$"), "offset": COUNT, "stored": COUNT, "raw": COUNT,
-            "encoding": choice("raw", "zstd", "delta", "dead", "unknown"), "damaged": BOOLEAN,
-            "base": nullable(fixed({"pack": COUNT, "slot": COUNT})),
+            "encoding": choice("raw", "zstd", "delta", "dead", "unknown"),
+            "base": described(nullable(fixed({"pack": COUNT, "slot": COUNT})), "Of a delta."), "damaged": BOOLEAN,
         })),
     }),
     "MapLayout": fixed({
@@ -312,9 +314,9 @@ SCHEMAS = {
     "TaskStarted": fixed({"task": COUNT}),
     "Task": fixed(
         {
-            "id": COUNT, "kind": choice("restore", "check", "gc", "snapshot"), "state": choice("running", "done", "failed"),
+            "id": COUNT, "kind": choice("restore", "check", "scrub", "gc", "snapshot"), "state": choice("running", "done", "failed"),
             "error_message": STRING, "progress": fixed(PROGRESS), "result": {"anyOf": [
-                {"type": "null"}, schema("RestoreResult"), schema("CheckResult"), schema("GcResult"), schema("SnapshotResult"),
+                {"type": "null"}, schema("RestoreResult"), schema("CheckResult"), schema("ScrubResult"), schema("GcResult"), schema("SnapshotResult"),
             ]},
         },
         description="Long work. The newest 100 are remembered, in memory.",
@@ -325,6 +327,16 @@ SCHEMAS = {
         "corrupt": array(fixed({"backup": UUID, "volume": COUNT, "offset": COUNT, "length": COUNT, "reason": STRING})),
         "backups": array(UUID, description="Backups that are damaged and Erred now."),
         "wrong_tallies": COUNT,
+    }),
+    "ScrubResult": fixed({
+        "packs": COUNT, "chunks": COUNT, "bytes": described(COUNT, "Stored bytes that were read and compared with their hashes."),
+        "corrupt": array(fixed({"backup": UUID, "volume": COUNT, "offset": COUNT, "length": COUNT, "reason": STRING}),
+                         description="Damaged parts of backups. At most 1000 are named."),
+        "healed": array(fixed({"backup": UUID, "volume": COUNT, "offset": COUNT, "length": COUNT, "source": text("Where whole data was had from.")}),
+                        description="Parts that were damaged and have been stored anew. At most 1000 are named."),
+        "backups": array(UUID, description="Backups that are damaged and Erred now."),
+        "unused": described(COUNT, "Damaged chunks that no backup needs."),
+        "unsettled": described(COUNT, "Packs whose damage concerns running work, or could not be dealt with; they stay due."),
     }),
     "GcResult": fixed({
         "segments_dropped": COUNT, "packs_dropped": COUNT, "packs_compacted": COUNT, "bytes_freed": COUNT, "complete": BOOLEAN,
@@ -446,6 +458,12 @@ SCHEMAS = {
         ["backup", "path", "mode"],
     ),
     "CheckOrder": fields({"backup": {"type": ["string", "null"], "description": "Uuid of one backup; absent or null: all."}}),
+    "ScrubOrder": fields({
+        "older_than_days": {"type": ["integer", "null"], "minimum": 0, "maximum": 36500,
+                            "description": "Only what was not written or verified within so many days; absent or 0: all."},
+        "bytes_per_second": {"type": ["integer", "null"], "minimum": 1, "maximum": 1 << 40,
+                             "description": "Stored bytes to read a second; absent: as fast as it goes."},
+    }),
     "GcOrder": fields({"dead_fraction": {
         "type": ["number", "null"], "minimum": 0, "maximum": 1,
         "description": "Packs with at least this part dead are rewritten; absent or 0: any that has a dead byte.",
@@ -797,6 +815,8 @@ def paths():
               [403, 404, 409], body="PathRestore")
     operation("post", "/ops/check/", "check", "Read every chunk of one backup or of all and compare it with its hash",
               (202, "TaskStarted"), [403, 404], body="CheckOrder", required=False)
+    operation("post", "/ops/scrub/", "scrub", "Read stored data again, oldest-verified first, and mend what can be mended",
+              (202, "TaskStarted"), [403], body="ScrubOrder", required=False)
     operation("post", "/ops/gc/", "collectGarbage", "Give back the space of what was deleted", (202, "TaskStarted"), [403],
               body="GcOrder", required=False)
     operation("post", "/ops/snapshot/", "snapshot", "Write a consistent copy of the coffer", (202, "TaskStarted"), [403],

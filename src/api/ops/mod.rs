@@ -18,6 +18,7 @@ use super::waldur::error::ApiError;
 use super::waldur::{finish, identify};
 use crate::app::App;
 use crate::catalog::{list, meta};
+use crate::clock;
 use crate::http::{Request, Response};
 
 /// Answers a request below `/ops/`; `rest` are the path's segments after it.
@@ -39,6 +40,7 @@ fn route(context: &Context, rest: &[&str]) -> ApiResult {
         ["volumes", rest @ ..] => volumes::route(context, rest),
         ["restores"] => context.methods(&[("POST", &|| tasks::restore(context))]),
         ["check"] => context.methods(&[("POST", &|| tasks::check(context))]),
+        ["scrub"] => context.methods(&[("POST", &|| tasks::scrub(context))]),
         ["gc"] => context.methods(&[("POST", &|| tasks::gc(context))]),
         ["snapshot"] => context.methods(&[("POST", &|| tasks::snapshot(context))]),
         ["tasks", id] => context.methods(&[("GET", &|| tasks::show(context, id))]),
@@ -79,6 +81,9 @@ fn stats(context: &Context) -> ApiResult {
         }))
     })?;
     let mut body = body;
+    let app = context.app;
+    let every = app.config().scrub.every;
+    let oldest = app.store.scrub_oldest()?;
     let store = json!({
         "stored_bytes": store.stored_bytes,
         "file_bytes": store.pages * store.page_size,
@@ -88,6 +93,8 @@ fn stats(context: &Context) -> ApiResult {
         "segments": store.segments,
         "volume_maps": store.maps,
         "index_bytes": store.index_bytes,
+        "scrub_oldest": oldest.filter(|at| *at > 0).map(timestamp),
+        "scrub_due_bytes": app.store.scrub_due_bytes(clock::now_ms() - every.as_millis() as i64)?,
     });
     if let (Value::Object(body), Value::Object(store)) = (&mut body, store) {
         body.extend(store);

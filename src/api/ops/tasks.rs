@@ -13,10 +13,11 @@ use crate::api::waldur::fields::Text;
 use crate::api::waldur::uuid_segment;
 use crate::app::App;
 use crate::catalog::backups::{self, Backup};
-use crate::catalog::events::Severity;
 use crate::catalog::{instances, jobs, projects, volume_backups, volumes};
 use crate::engine::emit::MAP_LOST;
-use crate::engine::tasks::{RESTORE, Task};
+use crate::clock;
+use crate::engine::scrub::Rate;
+use crate::engine::tasks::{RESTORE, SCRUB, Task};
 use crate::engine::{EngineError, orders, restore};
 use crate::http::Response;
 use crate::model::backup::{BackupAction, BackupState};
@@ -160,7 +161,7 @@ fn check_backups(app: &Arc<App>, task: &Task, chosen: &[Backup], whole: bool) ->
     task.progress.total.store(chosen.iter().map(|b| b.size as u64).sum(), Ordering::Relaxed);
     let (mut chunks, mut bytes, mut corrupt, mut bad_backups) = (0, 0, Vec::new(), Vec::new());
     for backup in chosen {
-        let before = corrupt.len();
+        let mut first = None;
         let parts = app.db.read(|c| volume_backups::parts(c, backup.id))?;
         let stored = parts.iter().all(|part| part.map_id.is_some());
         for part in parts {
@@ -175,15 +176,16 @@ fn check_backups(app: &Arc<App>, task: &Task, chosen: &[Backup], whole: bool) ->
             };
             chunks += report.chunks;
             bytes += report.bytes;
+            first = first.or_else(|| Some((part.position, report.corrupt.first()?.clone())));
             corrupt.extend(report.corrupt.iter().map(|bad| {
                 json!({"backup": backup.uuid, "volume": part.position, "offset": bad.offset, "length": bad.length, "reason": bad.reason})
             }));
         }
-        if corrupt.len() > before {
+        if let Some((volume, bad)) = first {
             bad_backups.push(backup.uuid.clone());
-            mark(app, backup, &corrupt[before])?;
+            app.engine.mark_damaged(backup, volume, bad.offset, &bad.reason)?;
         } else if backup.state == BackupState::Erred && stored {
-            mended(app, backup)?;
+            app.engine.mark_whole(backup)?;
         }
     }
     let wrong_tallies = match whole {
@@ -206,37 +208,23 @@ fn map_lost(size: u64) -> MapReport {
     MapReport { bytes: size, corrupt_bytes: size, corrupt: vec![all], ..MapReport::default() }
 }
 
-/// A Ready backup that is not whole must not be called Ready any longer.
-fn mark(app: &Arc<App>, backup: &Backup, first: &Value) -> Result<(), EngineError> {
-    let message = format!(
-        "the stored data is corrupt: volume {}, byte {}: {}",
-        first["volume"],
-        first["offset"],
-        first["reason"].as_str().unwrap_or_default()
-    );
-    app.db.write(|tx| {
-        // One that is being deleted goes on to go.
-        if backups::by_id(tx, backup.id)?.is_none_or(|now| now.state == BackupState::Deleting) {
-            return Ok(());
-        }
-        backups::mark_corrupt(tx, backup.id, &message)?;
-        orders::log_backup(tx, backup, "resource_backup_verification_failed", Severity::Error, || {
-            format!("A backup of {} has been found damaged: {message}", backup.subject)
-        })?;
-        Ok(())
-    })
-}
+// ---- scrub
 
-/// A later backup of the same data has mended what was damaged: it can be restored again.
-fn mended(app: &Arc<App>, backup: &Backup) -> Result<(), EngineError> {
-    app.db.write(|tx| {
-        if backups::transition(tx, backup.id, BackupState::Erred, BackupState::Ready)? {
-            backups::clear_error(tx, backup.id)?;
-            orders::log_backup(tx, backup, "resource_backup_verification_succeeded", Severity::Info, || {
-                format!("A damaged backup of {} is whole again.", backup.subject)
-            })?;
-        }
-        Ok(())
+/// {older_than_days, bytes_per_second}: reads and verifies what was not verified for so many days, or all, at this rate, or as
+/// fast as it goes.
+pub fn scrub(context: &Context) -> ApiResult {
+    let mut fields = context.fields(false)?;
+    fields.drop_null("older_than_days");
+    fields.drop_null("bytes_per_second");
+    let days = fields.integer("older_than_days", false, 0, 36_500).unwrap_or(0);
+    let rate = fields.integer("bytes_per_second", false, 1, 1 << 40);
+    fields.finish()?;
+    // Also what is written this moment.
+    let before = clock::now_ms() - days * 86_400_000 + 1;
+    let rate = rate.map_or(Rate::Unlimited, |rate| Rate::Fixed(rate as u64));
+    spawn(context, SCRUB, move |app, task| {
+        let report = app.engine.scrub(before, rate, &task.progress, &task.cancel).map_err(|error| error.to_string())?;
+        Ok(report.to_json())
     })
 }
 
