@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::engine::reading::DIRECTORY as REFLINK_DIRECTORY;
 use crate::http::Limits;
 
 const SYSTEM_FILE: &str = "/etc/cofferd/cofferd.toml";
@@ -161,7 +162,9 @@ impl Config {
     fn has_own_name(&self, path: &Path) -> bool {
         let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else { return false };
         let ours = directory == self.state_directory || self.state_directory.canonicalize().is_ok_and(|real| directory == real);
-        ours && ["coffer.", "cofferd.sock", "admin.token"].iter().any(|own| name.starts_with(own))
+        // Reflink copies are removed when they are of no use any more, whatever has become of them.
+        let copy = directory.file_name().is_some_and(|name| name == REFLINK_DIRECTORY) && name.len() == 32;
+        copy || ours && ["coffer.", "cofferd.sock", "admin.token"].iter().any(|own| name.starts_with(own))
     }
 
     fn is_another_link(&self, path: &Path) -> bool {
@@ -482,10 +485,10 @@ mod tests {
     #[test]
     fn the_coffers_own_files_are_known() {
         let config = check("state_directory = '/s'").unwrap();
-        for own in ["/s/coffer.db", "/s/coffer.db-wal", "/s/coffer.lock", "/s/cofferd.sock", "/s/admin.token"] {
+        for own in ["/s/coffer.db", "/s/coffer.db-wal", "/s/coffer.lock", "/s/cofferd.sock", "/s/admin.token", "/vm/.cofferd/0123456789abcdef0123456789abcdef"] {
             assert!(config.is_own(Path::new(own)), "{own}");
         }
-        for other in ["/s/restored/a/b.raw", "/s/copy.db", "/t/coffer.db", "/s/x/coffer.db", "/s", "/"] {
+        for other in ["/s/restored/a/b.raw", "/s/copy.db", "/t/coffer.db", "/s/x/coffer.db", "/vm/.cofferd/a.raw", "/s", "/"] {
             assert!(!config.is_own(Path::new(other)), "{other}");
         }
     }

@@ -14,7 +14,7 @@ pub mod maintenance;
 pub mod orders;
 pub mod places;
 mod queue;
-mod reading;
+pub mod reading;
 #[cfg(test)]
 mod path_bench;
 #[cfg(test)]

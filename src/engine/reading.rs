@@ -16,7 +16,7 @@ use crate::source::{self, Source, SourceError, reflink};
 use crate::store::format::CHUNK_SIZE;
 
 /// The directory of the copies, beside the images.
-const DIRECTORY: &str = ".cofferd";
+pub const DIRECTORY: &str = ".cofferd";
 
 impl Engine {
     /// Finds the cheapest way to read a volume that can be trusted: from where, and what is known of it.
