@@ -87,6 +87,10 @@ impl<'a> Ingest<'a> {
     fn hold(&self, segment: u64, entry: &Entry, address: Address) -> Result<bool, StoreError> {
         let mut needed = vec![(entry.hash, address)];
         if let Some(base) = entry.base() {
+            // If both are garbage, the base may be gone and the number of its pack, if it was the highest, given to another.
+            if base.pack() > address.pack() {
+                return Ok(false);
+            }
             // A base that was found damaged is no longer in the index, and then its deltas are no good either.
             let Some(entry) = self.store.tocs.entry_at(&self.store.db, base)? else { return Ok(false) };
             needed.push((entry.hash, base));
