@@ -31,6 +31,7 @@ mod schedule;
 mod serve;
 mod show;
 mod snapshot;
+mod space;
 mod stats;
 mod token;
 mod user;

@@ -20,6 +20,7 @@ mod path_bench;
 mod path_tests;
 mod recovery;
 pub mod restore;
+pub mod space;
 pub mod tasks;
 pub mod trigger;
 mod volumes;
@@ -103,6 +104,7 @@ pub struct Engine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     pub tasks: Tasks,
     pub maintenance: maintenance::Maintenance,
+    space: space::Space,
 }
 
 #[derive(Default)]
@@ -145,6 +147,7 @@ impl Engine {
             threads: Mutex::default(),
             tasks: Tasks::default(),
             maintenance: maintenance::Maintenance::new(config.engine.maintenance_interval),
+            space: space::Space::default(),
         });
         engine.recover()?;
         let data_workers = (0..config.engine.jobs.max(1)).map(|n| (format!("job-{n}"), Lane::Data));
@@ -218,6 +221,7 @@ impl Engine {
     pub fn begin_shutdown(&self) {
         self.dispatch().stopping = true;
         self.maintenance.stop();
+        self.space.stop();
         self.wake.iter().for_each(Condvar::notify_all);
     }
 

@@ -16,6 +16,7 @@ use rusqlite::blob::Blob;
 use rusqlite::{MAIN_DB, Transaction, params};
 
 use super::format::{self, Address, Entry, FORMAT_WITH_DELTAS, Hash};
+use super::slots::Pack;
 use super::toc::Stored;
 use super::{Store, StoreError};
 
@@ -29,9 +30,6 @@ const SEGMENTS_DELETED_AT_ONCE: usize = 128;
 const PACKS_AT_ONCE: usize = 8;
 /// Free pages given back in one transaction: 8 MiB.
 const PAGES_AT_ONCE: u32 = 128;
-
-/// Number of a pack, and how many slots it has.
-type Pack = (i64, usize);
 
 pub struct GcOptions<'a> {
     /// A pack is rewritten when at least this part of its bytes is dead, and the file is made smaller when more than this
@@ -125,18 +123,14 @@ impl Collection<'_> {
         Ok((dead, sparse))
     }
 
-    /// All packs and the number of their slots.
+    /// All packs. Only a collection that is to leave nothing also looks for those whose table of contents was lost.
     fn packs(&self) -> Result<Vec<Pack>, StoreError> {
-        self.store.db.read(|c| {
-            // A pack whose table of contents was lost may have any slot.
-            let mut statement = c.prepare(
-                "SELECT pack.id, ifnull(slots, ?1) FROM pack LEFT JOIN pack_toc USING (id)
-                 UNION SELECT id, slots FROM pack_toc ORDER BY 1",
-            )?;
-            let most = format::PACK_SLOTS as i64;
-            let rows = statement.query_map([most], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.clamp(0, most) as usize)))?;
-            Ok(rows.collect::<Result<_, rusqlite::Error>>()?)
-        })
+        let mut packs = self.store.packs()?;
+        if self.options.dead_fraction == 0.0 {
+            packs.extend(self.store.packs_without_toc()?);
+            packs.sort_unstable();
+        }
+        Ok(packs)
     }
 
     /// The segments of all maps, ascending.

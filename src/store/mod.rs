@@ -16,8 +16,10 @@ mod inspect;
 mod intake;
 mod previous;
 pub mod read;
+mod slots;
 mod state;
 mod toc;
+mod usage;
 
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ pub use check::MapReport;
 pub use gc::{GcOptions, GcReport};
 pub use intake::{Finished, Ingest, Sealed, Writer};
 pub use read::Corrupt;
+pub use usage::{Claim, Size, Usage};
 
 use format::{Address, Toc};
 use index::Index;
