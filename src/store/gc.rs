@@ -26,8 +26,9 @@ const MAPS_AT_ONCE: i64 = 64;
 const SEGMENTS_READ_AT_ONCE: usize = 128;
 /// Segments deleted in one transaction: 1 MiB of rows.
 const SEGMENTS_DELETED_AT_ONCE: usize = 128;
-/// Packs deleted in one transaction, at most, and for how long: what others wait for the writer.
-const PACKS_DELETED_AT_ONCE: usize = 256;
+/// Packs deleted in one transaction, at most: some MiB of changed pages, which a full disk has room for; and for how long, which is
+/// what others wait for the writer.
+const PACKS_DELETED_AT_ONCE: usize = 64;
 const SLICE: Duration = Duration::from_millis(15);
 /// Tables of contents read in one transaction.
 const PACKS_AT_ONCE: usize = 64;
