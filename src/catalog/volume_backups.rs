@@ -71,6 +71,14 @@ pub fn of_map(connection: &Connection, map_id: i64) -> rusqlite::Result<Vec<(i64
         .collect()
 }
 
+/// What of the store belongs to which backup: (map, backup) by map, ascending.
+pub fn maps(connection: &Connection) -> rusqlite::Result<Vec<(i64, i64)>> {
+    connection
+        .prepare_cached("SELECT map_id, backup_id FROM volume_backup WHERE map_id IS NOT NULL ORDER BY map_id, backup_id")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
 /// What is stored of the volume as it was last.
 pub fn latest_map(connection: &Connection, volume_id: i64) -> rusqlite::Result<Option<i64>> {
     connection

@@ -1,10 +1,12 @@
 //! `cofferd list`: the backups of instances, or those of volumes alone.
 
 use clap::Args;
+use serde_json::Value;
 
+use super::client::Client;
 use super::find::{BACKUP, INSTANCE, SCHEDULE, VOLUME_BACKUP};
 use super::output::{Column, byte_field, field, time};
-use super::{CliError, Context};
+use super::{CliError, Context, space};
 
 /// List backups, oldest first
 #[derive(Args)]
@@ -18,6 +20,9 @@ pub struct List {
     /// Those of volumes alone instead, which OpenStack clients made, and snapshots
     #[arg(long, conflicts_with_all = ["instance", "schedule"])]
     volumes: bool,
+    /// What each takes of the coffer, and what deleting it would free
+    #[arg(long)]
+    space: bool,
 }
 
 const COLUMNS: &[Column] = &[
@@ -46,10 +51,21 @@ const OF_VOLUMES: &[Column] = &[
     ("NAME", |b| field(b, "name")),
 ];
 
+const SPACE: &[Column] = &[
+    ("UUID", |b| field(b, "uuid")),
+    ("OF", |b| ["instance_name", "volume_name"].iter().find(|name| b.get(name).is_some()).map_or_else(String::new, |name| field(b, name))),
+    ("STATE", |b| field(b, "state")),
+    ("CREATED (UTC)", |b| time(b, "created_at")),
+    ("LOGICAL", |b| byte_field(&b["space"], "logical_bytes")),
+    ("DATA", |b| byte_field(&b["space"], "data_bytes")),
+    ("STORED", |b| byte_field(&b["space"], "stored_bytes")),
+    ("EXCLUSIVE", |b| byte_field(&b["space"], "exclusive_bytes")),
+];
+
 pub fn run(args: &List, context: &Context) -> Result<(), CliError> {
     let client = context.client()?;
     if args.volumes {
-        return context.show_list(client.list(VOLUME_BACKUP.collection)?, OF_VOLUMES);
+        return show(args, context, &client, client.list(VOLUME_BACKUP.collection)?, OF_VOLUMES);
     }
     let mut target = format!("{}?o=created_at", BACKUP.collection);
     for (key, kind, text) in [("instance_uuid", INSTANCE, &args.instance), ("backup_schedule_uuid", SCHEDULE, &args.schedule)] {
@@ -61,5 +77,13 @@ pub fn run(args: &List, context: &Context) -> Result<(), CliError> {
     if backups.is_empty() {
         eprintln!("no backups of instances; `cofferd list --volumes` shows those of volumes alone");
     }
-    context.show_list(backups, COLUMNS)
+    show(args, context, &client, backups, COLUMNS)
+}
+
+fn show(args: &List, context: &Context, client: &Client, mut backups: Vec<Value>, columns: &[Column]) -> Result<(), CliError> {
+    if !args.space {
+        return context.show_list(backups, columns);
+    }
+    space::add_to(client, &mut backups)?;
+    context.show_list(backups, SPACE)
 }

@@ -32,6 +32,7 @@ mod scrub;
 mod serve;
 mod show;
 mod snapshot;
+mod space;
 mod stats;
 mod token;
 mod user;

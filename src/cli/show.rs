@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::find;
-use super::{CliError, Context, output};
+use super::{CliError, Context, output, space};
 
 /// Show a backup
 #[derive(Args)]
@@ -14,5 +14,7 @@ pub struct Show {
 
 pub fn run(args: &Show, context: &Context) -> Result<(), CliError> {
     let client = context.client()?;
-    context.show(&find::backup(&client, &args.backup)?.1, output::details)
+    let mut backup = find::backup(&client, &args.backup)?.1;
+    backup["space"] = space::of(&client, &backup)?;
+    context.show(&backup, output::details)
 }

@@ -2,12 +2,12 @@
 
 use clap::Args;
 
-use super::{CliError, Context, output};
+use super::{CliError, Context, output, space};
 
 /// Show how much is backed up and how much it takes
 #[derive(Args)]
 pub struct Stats {}
 
 pub fn run(_: &Stats, context: &Context) -> Result<(), CliError> {
-    context.show(&context.client()?.get("/ops/stats/")?, output::details)
+    context.show(&space::ask(&context.client()?, "GET", "/ops/stats/", None)?, output::details)
 }

@@ -24,6 +24,7 @@ pub mod restore;
 pub mod scrub;
 #[cfg(test)]
 mod scrub_tests;
+pub mod space;
 pub mod tasks;
 pub mod trigger;
 mod verdict;
@@ -115,6 +116,7 @@ pub struct Engine {
     pub maintenance: maintenance::Maintenance,
     /// Held by the one scrub that deals with damage.
     scrub_dealing: Mutex<()>,
+    space: space::Space,
 }
 
 #[derive(Default)]
@@ -158,6 +160,7 @@ impl Engine {
             tasks: Tasks::default(),
             maintenance: maintenance::Maintenance::new(config.engine.maintenance_interval),
             scrub_dealing: Mutex::default(),
+            space: space::Space::default(),
         });
         engine.recover()?;
         let data_workers = (0..config.engine.jobs.max(1)).map(|n| (format!("job-{n}"), Lane::Data));
@@ -232,6 +235,7 @@ impl Engine {
     pub fn begin_shutdown(&self) {
         self.dispatch().stopping = true;
         self.maintenance.stop();
+        self.space.stop();
         self.wake.iter().for_each(Condvar::notify_all);
     }
 

@@ -14,7 +14,7 @@ use super::ingest::{Ingested, Known, Progress, ingest};
 use crate::db::Db;
 use crate::source::{Source, SourceError, Target};
 use crate::store::format::{self, Address, CHUNK_SIZE, PACK_BYTES, Toc};
-use crate::store::{GcOptions, GcReport, Store, StoreError};
+use crate::store::{Claim, GcOptions, GcReport, Size, Store, StoreError, Usage};
 
 pub(super) const CHUNK: usize = CHUNK_SIZE as usize;
 /// Incompressible chunks in a pack.
@@ -841,6 +841,87 @@ fn any_sequence_of_backups_deletions_and_collections_keeps_what_is_referenced() 
         bench.assert_empty();
     }
     assert!(deltas > 20, "{deltas}");
+}
+
+/// What each owner takes, whose maps are listed.
+fn usage(bench: &Bench, owners: &[Vec<i64>]) -> Usage {
+    let mut claims: Vec<Claim> = owners.iter().zip(0..).flat_map(|(maps, owner)| maps.iter().map(move |map| Claim { map: *map, owner })).collect();
+    claims.sort_unstable();
+    bench.store.usage(&claims, &AtomicBool::new(false)).unwrap()
+}
+
+#[test]
+fn what_a_deletion_frees_is_what_was_said_before() {
+    let (mut freed, mut shared) = (0, 0);
+    for seed in 0..6 {
+        let mut random = Random(100 + seed);
+        let bench = Bench::new();
+        // Backups of up to three volumes; some share a map of another.
+        let mut owners: Vec<Vec<i64>> = Vec::new();
+        let mut images: BTreeMap<i64, Vec<u8>> = BTreeMap::new();
+        for _ in 0..10 {
+            let mut maps = Vec::new();
+            for _ in 0..1 + random.below(3) {
+                if random.below(4) == 0 && !images.is_empty() {
+                    maps.push(*images.keys().nth(random.below(images.len())).unwrap());
+                } else {
+                    let bytes = random_image(&mut random);
+                    let map = bench.back_up(&bytes);
+                    images.insert(map, bytes);
+                    maps.push(map);
+                }
+            }
+            owners.push(maps);
+        }
+        while !owners.is_empty() {
+            bench.gc(0.0);
+            let before = usage(&bench, &owners);
+            let stored = bench.store.stats().unwrap().stored_bytes;
+            assert_eq!(before.all.stored, stored, "seed {seed}: nothing is dead");
+            let mut claimed: Vec<i64> = owners.concat();
+            claimed.sort_unstable();
+            for (map, data) in claimed.iter().zip(&before.data) {
+                let chunks = images[map].chunks(CHUNK).filter(|chunk| chunk.iter().any(|byte| *byte != 0));
+                assert_eq!(*data, chunks.map(|chunk| chunk.len() as u64).sum::<u64>(), "seed {seed}");
+            }
+            // One, or several together.
+            let gone: Vec<Vec<i64>> = (0..1 + random.below(owners.len().min(3))).map(|_| owners.swap_remove(random.below(owners.len()))).collect();
+            let together = usage(&bench, &[gone.concat(), owners.concat()]).exclusive[0];
+            if gone.len() == 1 {
+                assert!(before.exclusive.contains(&together), "seed {seed}");
+            }
+            for map in gone.concat() {
+                if !owners.concat().contains(&map) && images.remove(&map).is_some() {
+                    bench.delete(map);
+                }
+            }
+            bench.gc(0.0);
+            let left = bench.store.stats().unwrap().stored_bytes;
+            assert_eq!(together.stored, stored - left, "seed {seed}");
+            assert_eq!(together.raw, before.all.raw - usage(&bench, &owners).all.raw, "seed {seed}");
+            freed += together.stored;
+            shared += before.all.stored - before.exclusive.iter().map(|size| size.stored).sum::<u64>();
+        }
+        bench.assert_empty();
+    }
+    assert!(freed > 0 && shared > 0);
+}
+
+#[test]
+fn space_is_counted_beside_damage_and_until_it_is_cancelled() {
+    let bench = Bench::new();
+    let first = bench.back_up(&noise(1, 40 * CHUNK));
+    let second = bench.back_up(&noise(2, 40 * CHUNK));
+    bench.execute("DELETE FROM pack_toc WHERE id = (SELECT max(id) FROM pack_toc); DELETE FROM segment WHERE id = 1");
+    let usage = usage(&bench, &[vec![first], vec![second]]);
+    assert_eq!((usage.exclusive[0], usage.data[0]), (Size::default(), 0));
+    assert!(usage.exclusive[1].stored > 0 && usage.data[1] == 40 * CHUNK as u64);
+    // A map that nobody claims keeps what it has.
+    let claim = [Claim { map: second, owner: 0 }];
+    let third = bench.back_up(&noise(2, 40 * CHUNK));
+    assert_ne!(second, third);
+    assert_eq!(bench.store.usage(&claim, &AtomicBool::new(false)).unwrap().exclusive[0], Size::default());
+    assert!(matches!(bench.store.usage(&claim, &AtomicBool::new(true)), Err(StoreError::Cancelled)));
 }
 
 #[test]

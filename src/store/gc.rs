@@ -10,12 +10,13 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::blob::Blob;
 use rusqlite::{MAIN_DB, Transaction, params};
 
 use super::format::{self, Address, Entry, FORMAT_WITH_DELTAS, Hash};
+use super::slots::Pack;
 use super::toc::Stored;
 use super::{Store, StoreError};
 
@@ -25,13 +26,14 @@ const MAPS_AT_ONCE: i64 = 64;
 const SEGMENTS_READ_AT_ONCE: usize = 128;
 /// Segments deleted in one transaction: 1 MiB of rows.
 const SEGMENTS_DELETED_AT_ONCE: usize = 128;
-/// Packs deleted, or tables of contents read, in one transaction.
-const PACKS_AT_ONCE: usize = 8;
+/// Packs deleted in one transaction, at most: some MiB of changed pages, which a full disk has room for; and for how long, which is
+/// what others wait for the writer.
+const PACKS_DELETED_AT_ONCE: usize = 64;
+const SLICE: Duration = Duration::from_millis(15);
+/// Tables of contents read in one transaction.
+const PACKS_AT_ONCE: usize = 64;
 /// Free pages given back in one transaction: 8 MiB.
 const PAGES_AT_ONCE: u32 = 128;
-
-/// Number of a pack, and how many slots it has.
-type Pack = (i64, usize);
 
 pub struct GcOptions<'a> {
     /// A pack is rewritten when at least this part of its bytes is dead, and the file is made smaller when more than this
@@ -104,8 +106,9 @@ impl Collection<'_> {
         self.drop_segments(&segments, last_segment, report)?;
         let (dead, sparse) = self.verdicts(&packs)?;
         // First what makes room without needing any.
-        for packs in dead.chunks(PACKS_AT_ONCE) {
-            self.drop_packs(packs, report)?;
+        let mut dead = dead.as_slice();
+        while !dead.is_empty() {
+            dead = &dead[self.drop_packs(dead, report)?..];
         }
         let compacted = sparse.iter().try_for_each(|pack| self.compact(*pack, report));
         if matches!(compacted, Err(StoreError::Full)) {
@@ -130,18 +133,14 @@ impl Collection<'_> {
         Ok((dead, sparse))
     }
 
-    /// All packs and the number of their slots.
+    /// All packs. Only a collection that is to leave nothing also looks for those whose table of contents was lost.
     fn packs(&self) -> Result<Vec<Pack>, StoreError> {
-        self.store.db.read(|c| {
-            // A pack whose table of contents was lost may have any slot.
-            let mut statement = c.prepare(
-                "SELECT pack.id, ifnull(slots, ?1) FROM pack LEFT JOIN pack_toc USING (id)
-                 UNION SELECT id, slots FROM pack_toc ORDER BY 1",
-            )?;
-            let most = format::PACK_SLOTS as i64;
-            let rows = statement.query_map([most], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.clamp(0, most) as usize)))?;
-            Ok(rows.collect::<Result<_, rusqlite::Error>>()?)
-        })
+        let mut packs = self.store.packs()?;
+        if self.options.dead_fraction == 0.0 {
+            packs.extend(self.store.packs_without_toc()?);
+            packs.sort_unstable();
+        }
+        Ok(packs)
     }
 
     /// The segments of all maps, ascending.
@@ -273,11 +272,16 @@ impl Collection<'_> {
         Ok(if enough { Verdict::Compact } else { Verdict::Keep })
     }
 
-    /// Deletes packs in which nothing is alive, unless something in them was found meanwhile.
-    fn drop_packs(&self, packs: &[Pack], report: &mut GcReport) -> Result<(), StoreError> {
-        let (dropped, freed) = self.store.db.write(|tx| {
-            let (mut dropped, mut freed) = (0, 0);
-            for (pack, slots) in packs {
+    /// Deletes the first of these packs, in which nothing is alive unless it was found meanwhile. Returns how many were dealt with.
+    fn drop_packs(&self, packs: &[Pack], report: &mut GcReport) -> Result<usize, StoreError> {
+        let (done, dropped, freed) = self.store.db.write(|tx| {
+            let started = Instant::now();
+            let (mut done, mut dropped, mut freed) = (0, 0, 0);
+            for (pack, slots) in packs.iter().take(PACKS_DELETED_AT_ONCE) {
+                if done > 0 && started.elapsed() > SLICE {
+                    break;
+                }
+                done += 1;
                 let toc = Stored::load(tx, *pack)?;
                 let mut entries: Vec<Entry> = toc.as_ref().and_then(Stored::toc).map(|toc| toc.entries().collect()).unwrap_or_default();
                 entries.resize((*slots).max(entries.len()), Entry::dead());
@@ -291,16 +295,17 @@ impl Collection<'_> {
                 dropped += 1;
                 freed += stored as u64;
             }
-            Ok::<_, StoreError>((dropped, freed))
+            Ok::<_, StoreError>((done, dropped, freed))
         })?;
-        packs.iter().for_each(|(pack, _)| self.store.tocs.forget(*pack));
+        packs[..done].iter().for_each(|(pack, _)| self.store.tocs.forget(*pack));
         report.packs_dropped += dropped;
         report.bytes_freed += freed;
         let mut state = self.store.state.lock();
         state.packs = state.packs.saturating_sub(dropped);
         state.stored = state.stored.saturating_sub(freed);
         drop(state);
-        self.rest()
+        self.rest()?;
+        Ok(done)
     }
 
     /// Rewrites a pack without its dead chunks.

@@ -19,8 +19,10 @@ mod neighbours;
 mod previous;
 pub mod read;
 mod scrub;
+mod slots;
 mod state;
 mod toc;
+mod usage;
 
 use std::sync::Arc;
 
@@ -33,6 +35,7 @@ pub use intake::{Finished, Ingest, Same, Sealed, Writer};
 pub use mend::{Concern, Place};
 pub use read::{Corrupt, LARGEST_CHUNK};
 pub use scrub::Bad;
+pub use usage::{Claim, Size, Usage};
 
 use format::{Address, Toc};
 use index::Index;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::format::{Address, Hash};
 use super::index::Index;
+use super::slots::{Pack, Slots};
 
 pub(super) struct State {
     pub index: Index,
@@ -43,7 +44,7 @@ impl State {
     }
 
     /// Begins to record what is alive among the given packs, starting with all that is held.
-    pub fn begin_marks(&mut self, packs: Vec<(i64, usize)>) {
+    pub fn begin_marks(&mut self, packs: Vec<Pack>) {
         let mut marks = Marks::new(packs);
         for hold in self.holds.values() {
             marks.segments.extend(&hold.segments);
@@ -136,53 +137,33 @@ impl Drop for Lease {
 
 /// What a running collection must leave: a bit for each slot of the packs it looks at, and segments by id.
 pub(super) struct Marks {
-    /// Pack numbers, ascending, with the place of their first bit.
-    packs: Vec<(i64, u64)>,
+    slots: Slots,
     bits: Vec<u64>,
-    /// The pack found last: addresses come in long rows of the same pack.
-    last: usize,
     /// Segments that running work holds or held since the collection began.
     pub segments: HashSet<i64>,
 }
 
 impl Marks {
-    /// `packs` are (number, slots) by ascending number. All others are not looked at.
-    fn new(packs: Vec<(i64, usize)>) -> Marks {
-        let mut bits = 0;
-        let packs = packs
-            .into_iter()
-            .map(|(pack, slots)| {
-                let first = bits;
-                bits += slots as u64;
-                (pack, first)
-            })
-            .collect();
-        Marks { packs, bits: vec![0; bits.div_ceil(64) as usize + 1], last: 0, segments: HashSet::new() }
+    /// `packs` by ascending number. All others are not looked at.
+    fn new(packs: Vec<Pack>) -> Marks {
+        let slots = Slots::new(packs);
+        let bits = vec![0; slots.len().div_ceil(64)];
+        Marks { slots, bits, segments: HashSet::new() }
     }
 
     pub fn mark(&mut self, address: Address) {
-        if let Some(bit) = self.bit(address) {
-            self.bits[(bit / 64) as usize] |= 1 << (bit % 64);
+        if let Some(bit) = self.slots.place(address) {
+            self.bits[bit / 64] |= 1 << (bit % 64);
         }
     }
 
     pub fn is_marked(&mut self, address: Address) -> bool {
-        self.bit(address).is_some_and(|bit| self.bits[(bit / 64) as usize] & 1 << (bit % 64) != 0)
+        self.slots.place(address).is_some_and(|bit| self.bits[bit / 64] & 1 << (bit % 64) != 0)
     }
 
     /// Is this pack looked at?
     pub fn covers(&self, pack: i64) -> bool {
-        self.packs.binary_search_by_key(&pack, |(number, _)| *number).is_ok()
-    }
-
-    /// None for packs that are not looked at, and for slots that do not exist.
-    fn bit(&mut self, address: Address) -> Option<u64> {
-        if self.packs.get(self.last).is_none_or(|(pack, _)| *pack != address.pack()) {
-            self.last = self.packs.binary_search_by_key(&address.pack(), |(pack, _)| *pack).ok()?;
-        }
-        let bit = self.packs[self.last].1 + address.slot() as u64;
-        let end = self.packs.get(self.last + 1).map_or(self.bits.len() as u64 * 64, |(_, first)| *first);
-        (bit < end).then_some(bit)
+        self.slots.covers(pack)
     }
 }
 

@@ -244,6 +244,41 @@ def test_backup_restore_delete(host):
     assert host.json("list") == []
 
 
+def test_what_backups_take_and_what_deleting_them_frees(host):
+    """Two backups of a disk that changed, and one of a copy of it: what they share is freed with the last of them only."""
+    disk = host.disk("vm.img", 8 * MIB)
+    host.run("instance", "add", "vm", "-v", disk)
+    first = host.json("backup", "vm", "--description", "first")
+    with open(disk, "r+b") as file:
+        file.seek(2 * MIB)
+        file.write(os.urandom(2 * MIB))
+    second = host.json("backup", "vm", "--description", "second")
+    copy = host.d.root / "copy.img"
+    copy.write_bytes(disk.read_bytes())
+    host.run("instance", "add", "copy", "-v", copy)
+    third = host.json("backup", "copy", "--description", "third")
+
+    listed = {b["uuid"]: b["space"] for b in host.json("list", "--space")}
+    assert all(space["logical_bytes"] == space["data_bytes"] == 8 * MIB for space in listed.values())
+    exclusive = [listed[backup["uuid"]]["exclusive_bytes"] for backup in (first, second, third)]
+    assert exclusive[0] > 0 and exclusive[1:] == [0, 0]
+    rows, _ = table(host.run("list", "--space"))
+    assert len(rows) == 3
+    assert host.json("show", "first")["space"] == listed[first["uuid"]]
+
+    stats = host.json("stats")
+    assert (stats["logical_bytes"], stats["data_bytes"], stats["unique_bytes"], stats["dead_bytes"]) == (24 * MIB, 24 * MIB, 10 * MIB, 0)
+    assert "2 backups together" in host.run("delete", "--dry-run", "second", "third")
+    together = host.json("delete", "-n", "second", "third")["exclusive_bytes"]
+    assert together > MIB
+    assert host.run("delete", "-n", "second", "none", code=1) == 'error: there is no backup "none"\n'
+    host.run("delete", "second", "third")
+    host.run("gc")
+    after = host.json("stats")
+    assert (stats["stored_bytes"] - after["stored_bytes"], after["dead_bytes"]) == (together, 0)
+    assert host.json("delete", "-n", "first")["exclusive_bytes"] == after["stored_bytes"]
+
+
 def test_a_volume_of_several_must_be_named(host):
     one, two = host.disk("one.img", 2 * MIB), host.disk("two.img", MIB)
     host.run("instance", "add", "vm", "-v", one, "-v", two)
@@ -330,6 +365,11 @@ def test_backups_of_volumes_alone(start_daemon):
     rows, _ = table(host.run("list", "--volumes"))
     assert [row[:3] for row in rows] == [[backup, "data.img", "backup"], [snapshot, "data.img", "snapshot"], [child, "data.img", "incremental"]]
     assert host.json("show", "monday")["uuid"] == backup
+    rows, _ = table(host.run("list", "--volumes", "--space"))
+    assert [row[0] for row in rows] == [backup, snapshot, child]
+    # A backup of a volume that has not changed: all three have the same.
+    assert host.json("delete", "-n", "monday", "before")["exclusive_bytes"] == 0
+    assert host.json("delete", "-n", "monday", "before", child)["exclusive_bytes"] == host.json("stats")["stored_bytes"]
     assert "every chunk is as it was stored" in host.run("check", "monday")
     out = host.d.root / "out.img"
     host.run("restore", "monday", "--to", out)

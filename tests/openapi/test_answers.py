@@ -303,6 +303,11 @@ def the_administrators_part(world):
     ok(api.delete(f"/ops/volume-backups/{world.alone}/"), 409)
     world.d.sql("UPDATE backup SET state = 'ready' WHERE uuid = ?", (world.alone,))
     ok(api.delete(f"/ops/volume-backups/{world.back_up_volume()}/"), 202)
+    assert world.alone in [space["uuid"] for space in ok(api.get("/ops/space/"))]
+    space = ok(api.get(f"/ops/space/{world.kept['uuid']}/"))
+    assert ok(api.post("/ops/space/", {"backups": [world.kept["uuid"]]}))["exclusive_bytes"] == space["exclusive_bytes"]
+    ok(api.post("/ops/space/", {"backups": [ZERO]}), 400)
+    ok(api.post("/ops/space/", {"backups": "all"}), 400)
     (pack,), = world.d.sql("SELECT min(id) FROM pack")
     (volume_map,), = world.d.sql("SELECT min(id) FROM volume_map")
     ok(api.get(f"/ops/inspect/?pack={pack}"))

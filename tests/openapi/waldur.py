@@ -261,13 +261,29 @@ SCHEMAS = {
     "Stats": fixed({
         "backups": COUNT, "snapshots": COUNT, "instances": COUNT, "volumes": COUNT, "schedules": COUNT,
         "logical_bytes": described(COUNT, "Sizes of all volumes of all backups, added up."),
-        "stored_bytes": described(COUNT, "In packs: what is left after deduplication and compression."),
+        "data_bytes": described(COUNT, "Of these, what is not chunks of zeros."),
+        "unique_bytes": described(COUNT, "Of these, what is left after deduplication, before compression."),
+        "stored_bytes": described(COUNT, "In packs: what is left after deduplication and compression, and what is dead."),
+        "dead_bytes": described(COUNT, "Of these, what no backup needs (yet, if one is being made)."),
         "file_bytes": COUNT,
         "free_bytes": described(COUNT, "Of the file: will be used next."),
         "packs": COUNT, "chunks": COUNT, "segments": COUNT, "volume_maps": COUNT,
         "index_bytes": described(COUNT, "Memory of the chunk index."),
         "scrub_oldest": described(nullable(TIME), "When those packs were written or verified that were so the longest time ago; null if never."),
         "scrub_due_bytes": described(COUNT, "In packs that were not verified within `scrub.every_days`."),
+    }),
+    "BackupSpace": fixed({
+        "uuid": UUID,
+        "logical_bytes": described(COUNT, "Sizes of its volumes."),
+        "data_bytes": described(COUNT, "Of these, what is not chunks of zeros."),
+        "stored_bytes": described(COUNT, "What its making added to the coffer."),
+        "unique_bytes": described(COUNT, "Chunks that no other backup needs, before compression."),
+        "exclusive_bytes": described(COUNT, "The same as they are stored: what deleting it frees."),
+    }),
+    "FreedSpace": fixed({
+        "backups": described(COUNT, "How many."),
+        "unique_bytes": described(COUNT, "Chunks that no other backup needs, before compression."),
+        "exclusive_bytes": described(COUNT, "The same as they are stored: what deleting them together frees."),
     }),
     "FileLayout": fixed({
         "path": STRING, "format": COUNT, "page_size": COUNT, "pages": COUNT, "free_pages": COUNT, "pack_bytes": COUNT,
@@ -468,6 +484,7 @@ SCHEMAS = {
         "type": ["number", "null"], "minimum": 0, "maximum": 1,
         "description": "Packs with at least this part dead are rewritten; absent or 0: any that has a dead byte.",
     }}),
+    "SpaceOrder": fields({"backups": array(text(minLength=1, maxLength=36), minItems=1, maxItems=10_000, description="Their uuids.")}, ["backups"]),
     "SnapshotOrder": fields({"path": text("Absolute; must not exist.", minLength=1, maxLength=4096)}, ["path"]),
 }
 
@@ -783,6 +800,12 @@ def paths():
     TAG = "ops"
     operation("get", "/ops/status/", "status", "The daemon", (200, "DaemonStatus"), [403])
     operation("get", "/ops/stats/", "stats", "The coffer in numbers", (200, "Stats"), [403])
+    counted = "Counting takes some seconds in a large coffer; 503 while somebody else does."
+    operation("get", "/ops/space/", "listSpace", "What each backup takes", (200, array(schema("BackupSpace")), "X-Result-Count", "Link"),
+              [403, 404], params=["page", "page_size"], description=f"Of instances and of volumes alone, and snapshots; oldest first. {counted}")
+    operation("post", "/ops/space/", "whatIfDeleted", "What deleting some backups would free", (200, "FreedSpace"), [403], body="SpaceOrder",
+              description=f"Nothing is deleted. {counted}")
+    operation("get", "/ops/space/{uuid}/", "showSpace", "What a backup takes", (200, "BackupSpace"), [403, 404], description=counted)
     operation("get", "/ops/inspect/", "inspect", "The file as it lies there", (200, {"anyOf": [
         schema("FileLayout"), schema("PackLayout"), schema("MapLayout")]}), [403, 404], params=[
             filter_("pack", "The chunks of this pack.", INTEGER), filter_("map", "The segments of this volume map.", INTEGER)])

@@ -2,6 +2,7 @@
 //! shapes are Waldur's. Long work answers 202 with a task to ask about.
 
 mod inspect;
+mod space;
 mod tasks;
 mod tokens;
 mod users;
@@ -33,6 +34,7 @@ fn route(context: &Context, rest: &[&str]) -> ApiResult {
     match rest {
         ["status"] => context.methods(&[("GET", &|| status(context))]),
         ["stats"] => context.methods(&[("GET", &|| stats(context))]),
+        ["space", rest @ ..] => space::route(context, rest),
         ["inspect"] => context.methods(&[("GET", &|| inspect::inspect(context))]),
         ["tokens", rest @ ..] => tokens::route(context, rest),
         ["users", user, rest @ ..] => users::route(context, user, rest),
@@ -67,6 +69,7 @@ fn status(context: &Context) -> ApiResult {
 
 /// Sizes in bytes.
 fn stats(context: &Context) -> ApiResult {
+    let space = context.app.engine.space()?;
     let store = context.app.store.stats()?;
     let body = context.read(|c| {
         let nothing = list::Filter::default();
@@ -85,7 +88,11 @@ fn stats(context: &Context) -> ApiResult {
     let every = app.config().scrub.every;
     let oldest = app.store.scrub_oldest()?;
     let store = json!({
+        "data_bytes": space.data(),
+        "unique_bytes": space.all().raw,
         "stored_bytes": store.stored_bytes,
+        // Also what a backup that is being made has stored so far.
+        "dead_bytes": store.stored_bytes.saturating_sub(space.all().stored),
         "file_bytes": store.pages * store.page_size,
         "free_bytes": store.free_pages * store.page_size,
         "packs": store.packs,
