@@ -608,7 +608,7 @@ def test_commands_survive_a_restart_of_the_daemon(start_daemon):
 
 def test_ctrl_c_ends_a_backup_of_its_own_cleanly(down):
     down.instance("vm", 16 * MIB)
-    command = [*slow_reads(down.d.root / "vm.img"), down.d.binary, "--config", str(down.d.config_file), "backup", "vm"]
+    command = [*slow_reads(down.d.root / "vm.img", "600ms"), down.d.binary, "--config", str(down.d.config_file), "backup", "vm"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={"PATH": os.environ["PATH"], "HOME": str(down.d.base)})
     wait_for(lambda: down.d.sql("SELECT 1 FROM backup WHERE state = 'backing_up'"), "the backup runs", 20)
     child = int(subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()[0])
