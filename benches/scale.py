@@ -175,7 +175,7 @@ def deletion(daemon: Daemon, backups: list[dict]) -> tuple[float, float, float]:
 
 
 def terabytes(binary: Path, work: Path) -> list[str]:
-    rows = [["distinct data", "backups of it", "start", "RSS then", "index", "count space", "peak RSS of that", "a second time", "what if 3 go", "delete: answer",
+    rows = [["distinct data", "backups of it", "start", "RSS then", "index", "count space", "peak RSS of that", "a second time", "what if 3 go", "delete: slowest answer",
              "until all is free", "slowest list meanwhile"]]
     for tib, maps in ((1, 1), (1, 30), (10, 30)):
         here = place(work, "terabytes")
@@ -217,7 +217,7 @@ def real_packs(binary: Path, work: Path, gib: int = 3) -> list[str]:
     written = daemon.written() - written
     daemon.stop()
     shutil.rmtree(here)
-    rows = [["real packs", "delete: answer", "until all is free", "slowest list meanwhile", "written by the daemon"],
+    rows = [["real packs", "delete: slowest answer", "until all is free", "slowest list meanwhile", "written by the daemon"],
             [f"{packs:,} of 8 MiB", f"{answer:.1f} ms", f"{free:.1f} s", f"{slowest:.0f} ms", f"{written / MIB:.0f} MiB"]]
     return ["### Gigabytes, real", "", *report.table(*rows)]
 
