@@ -13,7 +13,7 @@ pub fn bound_heaps() {
     // SAFETY: mallopt takes two numbers; no other thread runs yet.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 4);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 2 << 20);
         libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20);
     }
 }

@@ -101,6 +101,20 @@ impl Db {
         Ok(value)
     }
 
+    /// The same, but a power cut may take it back until the next [`Db::write`] or checkpoint has ended, which makes durable all that
+    /// came before it: one wait for the disk for many transactions. A crash of the process takes nothing back.
+    pub fn write_ahead<T, E: From<rusqlite::Error>>(&self, f: impl FnOnce(&Transaction) -> Result<T, E>) -> Result<T, E> {
+        let mut writer = self.writer();
+        writer.pragma_update(None, "synchronous", "NORMAL")?;
+        let written = Transaction::new(&mut writer, TransactionBehavior::Immediate).map_err(E::from).and_then(|tx| {
+            let value = f(&tx)?;
+            tx.commit()?;
+            Ok(value)
+        });
+        writer.pragma_update(None, "synchronous", "FULL")?;
+        written
+    }
+
     /// Runs `f` on a reader inside one read transaction. Keep it short: a long reader holds up the checkpoint.
     pub fn read<T, E: From<rusqlite::Error>>(&self, f: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
         let reader = self.lend()?;

@@ -94,12 +94,11 @@ pub fn ingest(
     Ok(Ingested { sealed: ingest.seal(finished), modified })
 }
 
-/// A span to be read, and memory for what becomes of it.
+/// A span to be read.
 struct Work {
     number: u64,
     range: Range<u64>,
     trust: Trust,
-    memory: Vec<u8>,
 }
 
 /// What is known of a span before it is read.
@@ -118,14 +117,12 @@ struct Done {
     number: u64,
     range: Range<u64>,
     chunks: Vec<Chunk>,
-    /// Stored bytes of the new chunks.
-    data: Vec<u8>,
 }
 
 enum Chunk {
     Zero,
     Known(Hash, Address),
-    New { hash: Hash, raw: u32, encoding: Encoding, stored: Range<usize> },
+    New { hash: Hash, raw: u32, encoding: Encoding, stored: Vec<u8> },
 }
 
 /// Tells the calling thread when a worker panics, or it would wait for ever for that worker's span.
@@ -169,17 +166,16 @@ impl Worker<'_> {
     }
 
     fn process(&mut self, work: Work) -> Result<Done, EngineError> {
-        let Work { number, range, trust, memory: mut data } = work;
-        data.clear();
+        let Work { number, range, trust } = work;
         let chunks = match trust {
             Trust::Unchanged => self.same(&range)?,
             _ => None,
         };
         let chunks = match chunks {
             Some(chunks) => chunks,
-            None => self.read(&range, trust == Trust::Audit, &mut data)?,
+            None => self.read(&range, trust == Trust::Audit)?,
         };
-        Ok(Done { number, range, chunks, data })
+        Ok(Done { number, range, chunks })
     }
 
     /// The chunks as the previous version has them; None if one of them must be read.
@@ -195,7 +191,7 @@ impl Worker<'_> {
         Ok(Some(chunks))
     }
 
-    fn read(&mut self, range: &Range<u64>, audit: bool, data: &mut Vec<u8>) -> Result<Vec<Chunk>, EngineError> {
+    fn read(&mut self, range: &Range<u64>, audit: bool) -> Result<Vec<Chunk>, EngineError> {
         let span = self.source.read(range.start, (range.end - range.start) as usize, &mut self.buffer).map_err(EngineError::Source)?;
         self.source.check_size().map_err(EngineError::Source)?;
         let mut chunks = Vec::with_capacity((SPAN / CHUNK) as usize);
@@ -212,14 +208,13 @@ impl Worker<'_> {
             chunks.push(match self.ingest.find(chunk, &hash)? {
                 Some(address) => Chunk::Known(hash, address),
                 None => {
-                    let start = data.len();
                     let base = self.ingest.base(chunk)?;
                     let base = base.as_ref().map(|base| Base { address: base.address, raw: &base.raw, stored: base.stored });
-                    let encoding = self.encoder.append(bytes, base, data);
+                    let (encoding, stored) = self.encoder.encode(bytes, base);
                     if let Some(base) = base {
                         self.ingest.judge(chunk, base.address, encoding);
                     }
-                    Chunk::New { hash, raw: bytes.len() as u32, encoding, stored: start..data.len() }
+                    Chunk::New { hash, raw: bytes.len() as u32, encoding, stored }
                 }
             });
         }
@@ -258,7 +253,6 @@ impl Intake<'_> {
         let mut spans = Spans { source: self.source, at: 0, data: 0..0 };
         let mut auditor = Auditor::new(self.changed);
         let mut early = BTreeMap::new();
-        let mut memory = Vec::new();
         let (mut given, mut stored) = (0, 0);
         let mut all_given = false;
         loop {
@@ -270,7 +264,7 @@ impl Intake<'_> {
                     Some(range) => {
                         // Fails only if all workers have ended, and then an error is waiting in `done`.
                         let trust = auditor.trust(&range);
-                        let _ = work.send(Work { number: given, range, trust, memory: memory.pop().unwrap_or_default() });
+                        let _ = work.send(Work { number: given, range, trust });
                         given += 1;
                     }
                     None => all_given = true,
@@ -282,7 +276,7 @@ impl Intake<'_> {
             let result = done.recv().map_err(|_| EngineError::Cancelled)??;
             early.insert(result.number, result);
             while let Some(next) = early.remove(&stored) {
-                memory.push(self.store(next)?);
+                self.store(next)?;
                 stored += 1;
             }
         }
@@ -290,14 +284,14 @@ impl Intake<'_> {
         Ok(self.writer.finish(self.source.size())?)
     }
 
-    fn store(&mut self, done: Done) -> Result<Vec<u8>, EngineError> {
+    fn store(&mut self, done: Done) -> Result<(), EngineError> {
         self.zeros_until(done.range.start)?;
         for chunk in done.chunks {
             match chunk {
                 Chunk::Zero => self.writer.put_zeros(1)?,
                 Chunk::Known(hash, address) => self.writer.put_known(hash, address)?,
                 Chunk::New { hash, raw, encoding, stored } => {
-                    let added = self.writer.put_new(hash, raw, encoding, &done.data[stored])?;
+                    let added = self.writer.put_new(hash, raw, encoding, stored)?;
                     if added > 0 {
                         self.progress.new.fetch_add(u64::from(raw), Ordering::Relaxed);
                         self.progress.stored.fetch_add(added, Ordering::Relaxed);
@@ -307,7 +301,7 @@ impl Intake<'_> {
             self.chunk += 1;
         }
         self.progress.read.fetch_add(done.range.end - done.range.start, Ordering::Relaxed);
-        Ok(done.data)
+        Ok(())
     }
 
     /// Everything up to this offset is a hole.

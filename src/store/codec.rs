@@ -41,23 +41,16 @@ impl Encoder {
         Ok(Encoder { zstd, room })
     }
 
-    /// Appends the stored form of a chunk to `out`.
-    pub fn append(&mut self, raw: &[u8], base: Option<Base>, out: &mut Vec<u8>) -> Encoding {
+    /// The stored form of a chunk.
+    pub fn encode(&mut self, raw: &[u8], base: Option<Base>) -> (Encoding, Vec<u8>) {
         if let Some(base) = base
             && let Some(n) = self.delta(raw, base)
         {
-            out.extend_from_slice(&self.room[..n]);
-            return Encoding::Delta { base: base.address };
+            return (Encoding::Delta { base: base.address }, self.room[..n].to_vec());
         }
         match self.zstd.compress_to_buffer(raw, &mut self.room[..]) {
-            Ok(n) if n <= worth(raw.len()) => {
-                out.extend_from_slice(&self.room[..n]);
-                Encoding::Zstd
-            }
-            _ => {
-                out.extend_from_slice(raw);
-                Encoding::Raw
-            }
+            Ok(n) if n <= worth(raw.len()) => (Encoding::Zstd, self.room[..n].to_vec()),
+            _ => (Encoding::Raw, raw.to_vec()),
         }
     }
 
@@ -147,11 +140,10 @@ mod tests {
             (vec![1], Encoding::Raw),
             ([noise(100_000), vec![3; 100]].concat(), Encoding::Raw),
         ] {
-            let mut out = b"before".to_vec();
-            assert_eq!(encoder.append(&raw, None, &mut out), expected);
-            assert_eq!(&out[..6], b"before");
+            let (encoding, out) = encoder.encode(&raw, None);
+            assert_eq!(encoding, expected);
             let mut back = vec![0; raw.len()];
-            decoder.decode(expected, &out[6..], &[], &mut back).unwrap();
+            decoder.decode(expected, &out, &[], &mut back).unwrap();
             assert_eq!(back, raw);
         }
     }
@@ -164,8 +156,8 @@ mod tests {
         after[30_000..34_096].fill(7);
         after[40_000..40_512].copy_from_slice(&before[..512]);
         let base = || Some(Base { address: BASE, raw: &before, stored: before.len() });
-        let mut out = Vec::new();
-        assert_eq!(encoder.append(&after, base(), &mut out), DELTA);
+        let (encoding, out) = encoder.encode(&after, base());
+        assert_eq!(encoding, DELTA);
         assert!(out.len() < 1_000, "{}", out.len());
         let mut back = vec![0; after.len()];
         decoder.decode(DELTA, &out, &before, &mut back).unwrap();
@@ -175,33 +167,32 @@ mod tests {
         assert!(decoder.decode(DELTA, &out, &after, &mut back).is_err() || back != before);
         assert!(decoder.decode(DELTA, &out, &[], &mut back).is_err());
         // Its length may differ from its base's.
-        out.clear();
         let short = before[..10_001].to_vec(); // a copy: zstd takes no input out of its own prefix
-        assert_eq!(encoder.append(&short, base(), &mut out), DELTA);
+        let (encoding, out) = encoder.encode(&short, base());
+        assert_eq!(encoding, DELTA);
         decoder.decode(DELTA, &out, &before, &mut back[..10_001]).unwrap();
         assert_eq!(back[..10_001], before[..10_001]);
         for (raw, expected) in [(b"text ".repeat(10_000), DELTA), (noise(40_000)[10_000..].to_vec(), DELTA)] {
-            assert_eq!(encoder.append(&raw, base(), &mut Vec::new()), expected);
+            assert_eq!(encoder.encode(&raw, base()).0, expected);
         }
         let other: Vec<u8> = before.iter().map(|byte| byte ^ 0x55).collect();
-        assert_eq!(encoder.append(&other, base(), &mut Vec::new()), Encoding::Raw);
+        assert_eq!(encoder.encode(&other, base()).0, Encoding::Raw);
         // A short one is compared with its own length too.
-        assert_eq!(encoder.append(&other[..100], base(), &mut Vec::new()), Encoding::Raw);
-        assert_eq!(encoder.append(&before, Some(Base { address: BASE, raw: &before, stored: 10 }), &mut Vec::new()), Encoding::Raw);
+        assert_eq!(encoder.encode(&other[..100], base()).0, Encoding::Raw);
+        assert_eq!(encoder.encode(&before, Some(Base { address: BASE, raw: &before, stored: 10 })).0, Encoding::Raw);
     }
 
     #[test]
     fn what_looks_like_a_dictionary_is_no_base() {
         let before = [&DICTIONARY_MAGIC[..], &noise(100_000)].concat();
         let base = Some(Base { address: BASE, raw: &before, stored: before.len() });
-        assert_eq!(Encoder::new().unwrap().append(&before, base, &mut Vec::new()), Encoding::Raw);
+        assert_eq!(Encoder::new().unwrap().encode(&before, base).0, Encoding::Raw);
     }
 
     #[test]
     fn damaged_bytes_are_an_error_or_other_bytes_never_a_panic() {
         let (mut encoder, mut decoder) = (Encoder::new().unwrap(), Decoder::new().unwrap());
-        let mut stored = Vec::new();
-        encoder.append(&b"text ".repeat(1_000), None, &mut stored);
+        let (_, mut stored) = encoder.encode(&b"text ".repeat(1_000), None);
         let mut raw = vec![0; 5_000];
         for bit in 0..stored.len() * 8 {
             stored[bit / 8] ^= 1 << (bit % 8);

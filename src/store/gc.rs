@@ -442,10 +442,9 @@ mod tests {
             let ingest = store.begin(previous).unwrap();
             let base = ingest.base(0).unwrap();
             let base = base.as_ref().map(|base| Base { address: base.address, raw: &base.raw, stored: base.stored });
-            let mut stored = Vec::new();
-            let encoding = Encoder::new().unwrap().append(raw, base, &mut stored);
+            let (encoding, stored) = Encoder::new().unwrap().encode(raw, base);
             let mut writer = ingest.writer();
-            writer.put_new(*blake3::hash(raw).as_bytes(), raw.len() as u32, encoding, &stored).unwrap();
+            writer.put_new(*blake3::hash(raw).as_bytes(), raw.len() as u32, encoding, stored).unwrap();
             let finished = writer.finish(raw.len() as u64).unwrap();
             let sealed = ingest.seal(finished);
             (db.write(|tx| sealed.commit(tx)).unwrap(), encoding)

@@ -2,7 +2,6 @@
 //! two at a time, so that a transaction is short and everything below a segment is there before the segment is.
 
 use std::collections::HashMap;
-use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{MAIN_DB, OptionalExtension, Transaction, params};
@@ -138,7 +137,6 @@ impl<'a> Ingest<'a> {
             map: Vec::new(),
             committed: 0,
             pack: None,
-            spare: Vec::new(),
             waiting: 0,
             stored: 0,
             added: 0,
@@ -213,8 +211,6 @@ pub struct Writer<'a> {
     /// How many of `map` have their id.
     committed: usize,
     pack: Option<PackDraft>,
-    /// Memory of the pack before, to be used again.
-    spare: Vec<u8>,
     /// Bytes of packs committed and not yet moved from the WAL into the file.
     waiting: u64,
     stored: u64,
@@ -223,8 +219,11 @@ pub struct Writer<'a> {
 
 pub(super) struct PackDraft {
     id: i64,
-    pub data: Vec<u8>,
+    /// The stored bytes of its chunks; they are first put together by SQLite.
+    data: Vec<Vec<u8>>,
     entries: Vec<Entry>,
+    /// Bytes of all chunks.
+    pub len: usize,
 }
 
 impl<'a> Writer<'a> {
@@ -248,7 +247,7 @@ impl<'a> Writer<'a> {
     }
 
     /// The next chunk was not found. Returns the bytes added: 0 if the same was put since it was looked for.
-    pub fn put_new(&mut self, hash: Hash, raw: u32, encoding: Encoding, stored: &[u8]) -> Result<u64, StoreError> {
+    pub fn put_new(&mut self, hash: Hash, raw: u32, encoding: Encoding, stored: Vec<u8>) -> Result<u64, StoreError> {
         // Its like may have been put since it was looked for.
         if let Some(address) = self.ingest.find(self.chunk(), &hash)? {
             self.put(hash, address)?;
@@ -256,21 +255,20 @@ impl<'a> Writer<'a> {
         }
         let pack = match &mut self.pack {
             Some(pack) => pack,
-            none => none.insert(PackDraft::new(self.ingest.store, mem::take(&mut self.spare))?),
+            none => none.insert(PackDraft::new(self.ingest.store)?),
         };
-        let address = Address::new(pack.id, pack.entries.len());
-        pack.entries.push(Entry::new(hash, pack.data.len() as u32, stored.len() as u32, raw, encoding));
-        pack.data.extend_from_slice(stored);
+        let bytes = stored.len() as u64;
+        let address = pack.push(hash, raw, encoding, stored);
         let full = pack.is_full();
         self.ingest.lease.hold(self.segment_number(), address);
         self.ingest.pending().insert(hash, address);
-        self.stored += stored.len() as u64;
+        self.stored += bytes;
         self.added += 1;
         self.put(hash, address)?;
         if full {
             self.commit()?;
         }
-        Ok(stored.len() as u64)
+        Ok(bytes)
     }
 
     /// Commits the rest. The volume has `size` bytes, and as many chunks were put as that makes.
@@ -326,11 +324,12 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         let ingest = self.ingest;
-        let bytes = self.pack.as_ref().map_or(0, |pack| pack.data.len() as u64);
+        let bytes = self.pack.as_ref().map_or(0, |pack| pack.len as u64);
         if !ingest.store.db.make_room_for(bytes)? {
             return Err(StoreError::Full);
         }
-        ingest.store.db.write(|tx| {
+        // What names all this, the volume map, is written durably, and that makes durable what was written before it.
+        ingest.store.db.write_ahead(|tx| {
             if let Some(pack) = &self.pack {
                 pack.insert(tx)?;
             }
@@ -360,47 +359,48 @@ impl<'a> Writer<'a> {
         pack.announce(self.ingest.store);
         // Only now: at every moment a chunk is to be found in the one or the other.
         self.ingest.pending().clear();
-        self.waiting += pack.data.len() as u64;
-        self.spare = pack.data;
+        self.waiting += pack.len as u64;
     }
 }
 
 impl PackDraft {
-    pub fn new(store: &Store, mut data: Vec<u8>) -> Result<PackDraft, StoreError> {
+    pub fn new(store: &Store) -> Result<PackDraft, StoreError> {
         let mut state = store.state.lock();
         let id = state.next_pack;
         if id >= MAX_PACKS {
             return Err(StoreError::TooManyPacks);
         }
         state.next_pack += 1;
-        data.clear();
-        data.reserve(PACK_BYTES + CHUNK_SIZE as usize);
-        Ok(PackDraft { id, data, entries: Vec::new() })
+        Ok(PackDraft { id, data: Vec::new(), entries: Vec::new(), len: 0 })
     }
 
-    /// Where the next chunk will lie.
-    pub fn next_address(&self) -> Address {
-        Address::new(self.id, self.entries.len())
-    }
-
-    pub fn push(&mut self, entry: Entry) {
-        self.entries.push(entry);
+    /// Adds a chunk and tells where it will lie.
+    pub fn push(&mut self, hash: Hash, raw: u32, encoding: Encoding, stored: Vec<u8>) -> Address {
+        let address = Address::new(self.id, self.entries.len());
+        self.entries.push(Entry::new(hash, self.len as u32, stored.len() as u32, raw, encoding));
+        self.len += stored.len();
+        self.data.push(stored);
+        address
     }
 
     pub fn is_full(&self) -> bool {
-        self.data.len() >= PACK_BYTES || self.entries.len() == PACK_SLOTS
+        self.len >= PACK_BYTES || self.entries.len() == PACK_SLOTS
     }
 
     pub fn insert(&self, tx: &Transaction) -> Result<(), StoreError> {
         // Written into a row of zeros: binding the data would make SQLite copy it once more.
-        tx.prepare_cached("INSERT INTO pack (id, data) VALUES (?1, zeroblob(?2))")?.execute(params![self.id, self.data.len() as i64])?;
-        tx.blob_open(MAIN_DB, c"pack", c"data", self.id, false)?.write_all_at(&self.data, 0)?;
+        tx.prepare_cached("INSERT INTO pack (id, data) VALUES (?1, zeroblob(?2))")?.execute(params![self.id, self.len as i64])?;
+        let mut data = tx.blob_open(MAIN_DB, c"pack", c"data", self.id, false)?;
+        for (entry, stored) in self.entries.iter().zip(&self.data) {
+            data.write_all_at(stored, entry.offset as usize)?;
+        }
+        drop(data);
         let (format, entries) = format::entries_to_bytes(&self.entries);
         tx.prepare_cached("INSERT INTO pack_toc (id, format, slots, stored, entries) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
             self.id,
             format,
             self.entries.len() as i64,
-            self.data.len() as i64,
+            self.len as i64,
             entries
         ])?;
         tx.prepare_cached("INSERT OR REPLACE INTO verified (pack, at) VALUES (?1, ?2)")?.execute([self.id, clock::now_ms()])?;
@@ -411,7 +411,7 @@ impl PackDraft {
     pub fn announce(&self, store: &Store) {
         let mut state = store.state.lock();
         state.packs += 1;
-        state.stored += self.data.len() as u64;
+        state.stored += self.len as u64;
         for (slot, entry) in self.entries.iter().enumerate() {
             state.index.insert(&entry.hash, Address::new(self.id, slot));
         }

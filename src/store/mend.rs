@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::{OptionalExtension, Transaction};
 
 use super::codec::Encoder;
-use super::format::{self, Address, Entry, FORMAT, FORMAT_WITH_DELTAS, SEGMENT_CHUNKS};
+use super::format::{self, Address, FORMAT, FORMAT_WITH_DELTAS, SEGMENT_CHUNKS};
 use super::intake::{Ingest, PackDraft};
 use super::read;
 use super::scrub::Bad;
@@ -185,12 +185,11 @@ impl Mender<'_> {
         }
         let pack = match &mut self.pack {
             Some(pack) => pack,
-            none => none.insert(PackDraft::new(self.store, Vec::new())?),
+            none => none.insert(PackDraft::new(self.store)?),
         };
-        let (address, offset) = (pack.next_address(), pack.data.len());
+        let (encoding, stored) = self.encoder.encode(raw, None);
+        let address = pack.push(bad.hash, raw.len() as u32, encoding, stored);
         self.ingest.lease.hold(0, address);
-        let encoding = self.encoder.append(raw, None, &mut pack.data);
-        pack.push(Entry::new(bad.hash, offset as u32, (pack.data.len() - offset) as u32, raw.len() as u32, encoding));
         self.moved.insert(bad.address, address);
         Ok(true)
     }
@@ -209,7 +208,7 @@ impl Mender<'_> {
     /// One transaction with the open pack, if there is one, and the segments that list its chunks.
     fn commit_with(&mut self, segments: &[i64]) -> Result<(), StoreError> {
         let pack = self.pack.take();
-        let bytes = pack.as_ref().map_or(0, |pack| pack.data.len() as u64);
+        let bytes = pack.as_ref().map_or(0, |pack| pack.len as u64);
         if !self.store.db.make_room_for(bytes)? {
             return Err(StoreError::Full);
         }
