@@ -6,6 +6,7 @@
 //!
 //! Why these settings: DESIGN.md, "The file".
 
+mod flusher;
 mod upgrade;
 
 use std::fs::File;
@@ -62,6 +63,7 @@ pub struct Db {
     writer: Mutex<Connection>,
     readers: Mutex<Readers>,
     reader_back: Condvar,
+    flusher: flusher::Flusher,
     _lock: File,
 }
 
@@ -84,6 +86,7 @@ impl Db {
             writer: Mutex::new(writer),
             readers: Mutex::new(Readers { idle: Vec::new(), lent: 0 }),
             reader_back: Condvar::new(),
+            flusher: flusher::Flusher::start(&wal_path(path)),
             _lock: lock,
         })
     }
@@ -112,6 +115,8 @@ impl Db {
             Ok(value)
         });
         writer.pragma_update(None, "synchronous", "FULL")?;
+        drop(writer);
+        self.flusher.begin();
         written
     }
 
