@@ -19,7 +19,7 @@ use crate::clock;
 /// Segments collected before they are committed even if the open pack is not full: 16 GiB of a volume with few changes.
 const SEGMENTS_AT_ONCE: usize = 16;
 /// Bytes of packs written before the WAL is moved into the file. Each time costs two waits for the disk.
-const CHECKPOINT_BYTES: u64 = 7 * PACK_BYTES as u64;
+const CHECKPOINT_BYTES: u64 = 4 * PACK_BYTES as u64;
 
 /// One volume being taken in. All that it finds or stores is safe from garbage collection until it, and the [`Sealed`]
 /// made from it, are dropped.
