@@ -35,7 +35,9 @@ class Medians:
             self.steps.setdefault((step["tool"], step["work"]), []).append(step)
         self.tools = [tool for tool, entry in results["tools"].items() if "missing" not in entry]
         self.peers = [tool for tool in self.tools if tool != "cofferd"]
-        self.rounds = len({step["round"] for step in results["steps"]})
+
+    def rounds(self, tool: str) -> int:
+        return max((len(steps) for (name, _), steps in self.steps.items() if name == tool), default=0)
 
     def failed(self, tool: str, work: str) -> list[str]:
         return [step["failed"] for step in self.steps.get((tool, work), []) if "failed" in step]
@@ -148,11 +150,12 @@ def comparison(results: dict) -> str:
     """The section of benches/compare."""
     medians = Medians(results)
     works = {work: title for work, title in results["works"].items() if work in medians.works()}
-    lines = ["## Beside other tools", "", f"`benches/compare` on {results['machine']}; rounds: {medians.rounds}.", ""]
+    lines = ["## Beside other tools", "", f"`benches/compare` on {results['machine']}.", ""]
     if results["scale"] != 1:
         lines += [f"Volumes of {results['scale']} of their size: a trial, the goals are not for these.", ""]
-    versions = [[f"{tool}", entry.get("version", f"not here: {entry.get('missing')}"), entry["settings"]] for tool, entry in results["tools"].items()]
-    lines += table(["tool", "version", "settings"], *versions)
+    versions = [[tool, entry.get("version", f"not here: {entry.get('missing')}"), str(medians.rounds(tool)), entry["settings"]]
+                for tool, entry in results["tools"].items()]
+    lines += table(["tool", "version", "rounds", "settings"], *versions)
     lines += ["### Goals", "", *table(["what", "at most", "measured", ""], *[goal.row(medians) for goal in GOALS])]
     lines += ["### Wall time of cofferd to that of each peer", ""]
     lines += table(["", *medians.peers], *[[title, *[cell(medians.ratio(work, peer)) for peer in medians.peers]] for work, title in works.items()])
