@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from engine.faults import CHUNK, Bench, copy_sparse, inject, needs_root, write_disk
-from helpers.api import ok
 from helpers.daemon import slow_reads
 from helpers.disks import MIB, allocated, assert_same_bytes
 from helpers.wait import wait_for
