@@ -118,7 +118,7 @@ def test_a_registered_disk_that_was_overwritten_by_half_is_in_error(start_daemon
     daemon = start_daemon("shutdown_deadline_s = 1\n[engine]\nworkers = 1\n" + ROOTS, start=False)
     daemon.wrapper = slow_writes(daemon.root / "slow.img", "500ms")
     lab = Lab(daemon.start())
-    disk, target = lab.disk(16 * MIB), lab.disk(16 * MIB, name="slow.img")
+    disk, target = lab.disk(48 * MIB), lab.disk(48 * MIB, name="slow.img")
     vm, backup = lab.instance([target]), lab.backup(lab.instance([disk]))
     order = {"backup": backup["uuid"], "path": str(target), "mode": "overwrite"}
     before = target.read_bytes()
