@@ -2,6 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::model::backup::BackupState;
+
 /// The newest copy of a volume whose backup is complete: its path and the map of what it holds.
 pub fn newest(connection: &Connection, volume_id: i64) -> rusqlite::Result<Option<(String, i64)>> {
     connection
@@ -25,11 +27,11 @@ pub fn stale(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     connection
         .prepare_cached(
             "SELECT path FROM reflink LEFT JOIN volume_backup p ON p.id = part_id LEFT JOIN backup b ON b.id = p.backup_id
-             WHERE b.id IS NULL OR p.volume_id IS NULL OR b.state <> 'backing_up' AND (p.map_id IS NULL OR EXISTS (
+             WHERE b.id IS NULL OR p.volume_id IS NULL OR b.state <> ?1 AND (p.map_id IS NULL OR EXISTS (
                  SELECT 1 FROM reflink JOIN volume_backup newer ON newer.id = part_id
                  WHERE newer.volume_id = p.volume_id AND newer.id > p.id AND newer.map_id IS NOT NULL))",
         )?
-        .query_map([], |row| row.get(0))?
+        .query_map([BackupState::BackingUp], |row| row.get(0))?
         .collect()
 }
 
@@ -38,9 +40,9 @@ pub fn all(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     connection
         .prepare_cached(
             "SELECT path FROM reflink LEFT JOIN volume_backup p ON p.id = part_id LEFT JOIN backup b ON b.id = p.backup_id
-             WHERE b.state IS NOT 'backing_up'",
+             WHERE b.state IS NOT ?1",
         )?
-        .query_map([], |row| row.get(0))?
+        .query_map([BackupState::BackingUp], |row| row.get(0))?
         .collect()
 }
 

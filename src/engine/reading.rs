@@ -24,10 +24,11 @@ impl Engine {
         let Some(volume_id) = part.volume_id else { return Ok((image, Known::default())) };
         let (previous, newest) =
             self.db.read(|c| Ok::<_, rusqlite::Error>((volume_backups::latest_map(c, volume_id)?, reflinks::newest(c, volume_id)?)))?;
+        let nothing_else = Known { previous, changed: None };
         if !settings.reflinks || !source::trusted(&image) {
-            return Ok((image, Known { previous, changed: None }));
+            return Ok((image, nothing_else));
         }
-        let Some(copy) = self.keep_copy(part, &image, path)? else { return Ok((image, Known { previous, changed: None })) };
+        let Some(copy) = self.keep_copy(part, &image, path)? else { return Ok((image, nothing_else)) };
         let known = newest.and_then(|(old, map)| match changes(Path::new(&old), &copy) {
             Ok(changed) => changed.map(|changed| Known { previous: Some(map), changed: Some(changed) }),
             Err(error) => {
@@ -35,7 +36,7 @@ impl Engine {
                 None
             }
         });
-        Ok((copy, known.unwrap_or(Known { previous, changed: None })))
+        Ok((copy, known.unwrap_or(nothing_else)))
     }
 
     /// None if there can be no copy.

@@ -20,7 +20,7 @@ use crate::http::Response;
 use crate::model::backup::BackupKind;
 use crate::model::volume::VolumeState;
 
-/// GiB of one volume, at most (256 TiB): a backup keeps 40 bytes of memory for each 256 MiB, data or hole.
+/// GiB of one volume, at most (256 TiB): a backup keeps 40 bytes of memory for each GiB, data or hole.
 pub const MAX_SIZE: i64 = 1 << 18;
 
 const FIELDS: [&str; 16] = [
