@@ -8,6 +8,7 @@ import pytest
 
 from helpers.daemon import Daemon
 from helpers.lab import Lab
+from helpers.ledger import Account, Ledger
 
 HERE = Path(__file__).resolve().parent
 _running = []
@@ -78,6 +79,17 @@ def own(start_daemon):
     return Lab(start_daemon())
 
 
+@pytest.fixture
+def ledger(request):
+    """Takes down the faults that a test tries: `with ledger.fault("disk: ...")`."""
+    return Ledger(request.node)
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Account())
+
+
 def pytest_collection_modifyitems(items):
     if os.environ.get("COFFERD_LONG"):
         return
@@ -88,7 +100,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """A failed test shows what the daemons said."""
+    """A failed test shows what the daemons said; one that is about a fault goes into the ledger."""
+    mark = item.get_closest_marker("fault")
+    if mark and call.when == "call" and not (call.excinfo and call.excinfo.errisinstance(pytest.skip.Exception)):
+        item.user_properties.append(("fault", [mark.args[0], "lost" if call.excinfo else "survived"]))
     outcome = yield
     report = outcome.get_result()
     if report.failed:

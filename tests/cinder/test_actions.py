@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.faults import inject
+from faults.bench import inject
 from helpers.api import ok
 from helpers.cinder import NOBODY, CinderLab, assert_restored, assert_same_disk, empty, fault, fill
 from helpers.daemon import slow_reads, slow_writes

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from engine.faults import inject
+from faults.bench import inject
 from helpers.api import ok
 from helpers.cinder import CinderLab, assert_restored, assert_same_disk, empty, fault, fill, keep
 from helpers.daemon import slow_reads, slow_writes

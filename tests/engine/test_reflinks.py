@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from engine.faults import Bench, copy_sparse, needs_root, write_disk
+from faults.bench import Bench, copy_sparse, needs_root, write_disk
 from helpers.disks import MIB, assert_same_bytes
 from helpers.wait import wait_for
 

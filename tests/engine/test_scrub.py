@@ -6,7 +6,7 @@ import re
 import signal
 import time
 
-from engine.faults import CHUNK, Bench, copy_sparse
+from faults.bench import CHUNK, Bench, copy_sparse
 from engine.test_corruption import BAD, Coffer, flip_data
 from helpers.api import ok
 from helpers.disks import MIB

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from gate.wire import Usage, Wire, get, post, unknown
+from hostile.wire import Usage, Wire, get, post, unknown
 from helpers.wait import wait_for
 
 pytestmark = pytest.mark.alone

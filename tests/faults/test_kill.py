@@ -13,7 +13,7 @@ import time
 import pytest
 import requests
 
-from engine.faults import Bench, assert_integrity, assert_whole, copy_sparse, inject, mutate, write_disk
+from faults.bench import Bench, assert_integrity, assert_whole, copy_sparse, inject, mutate, write_disk
 from helpers.api import ok
 from helpers.disks import MIB, assert_same_bytes
 from helpers.lab import BACKUPS, INSTANCES, local, ms, parse_time

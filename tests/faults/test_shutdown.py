@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from engine.faults import Bench, assert_integrity, inject, write_disk
+from faults.bench import Bench, assert_integrity, inject, write_disk
 from helpers.api import ok
 from helpers.disks import MIB, assert_same_bytes
 from helpers.lab import BACKUPS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.faults import CHUNK, Bench, copy_sparse, inject, needs_root, write_disk
+from faults.bench import CHUNK, Bench, copy_sparse, inject, needs_root, write_disk
 from helpers.daemon import slow_reads
 from helpers.disks import MIB, allocated, assert_same_bytes
 from helpers.wait import wait_for

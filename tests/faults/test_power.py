@@ -11,7 +11,7 @@ import time
 import pytest
 import requests
 
-from engine.faults import LONG, Bench, assert_integrity, copy_sparse, forget_log, mutate, needs_root, write_disk
+from faults.bench import LONG, Bench, assert_integrity, copy_sparse, forget_log, mutate, needs_root, write_disk
 from helpers.api import ok
 from helpers.disks import MIB
 from helpers.lab import BACKUPS

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.faults import LONG, Bench, inject
+from faults.bench import LONG, Bench, inject
 from helpers.api import ok
 from helpers.disks import MIB, assert_same_bytes
 

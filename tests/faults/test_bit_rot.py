@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from engine.faults import CHUNK, LONG, Bench, copy_sparse, inject, write_disk
+from faults.bench import CHUNK, LONG, Bench, copy_sparse, inject, write_disk
 from helpers.api import ok
 from helpers.disks import MIB
 from helpers.wait import wait_for

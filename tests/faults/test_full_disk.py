@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from engine.faults import Bench, assert_integrity, copy_sparse, forget_log, inject, mutate, needs_root, write_disk
+from faults.bench import Bench, assert_integrity, copy_sparse, forget_log, inject, mutate, needs_root, write_disk
 from helpers.api import ok
 from helpers.disks import MIB
 from helpers.lab import BACKUPS
