@@ -2,12 +2,13 @@
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = sorted(page for page in REPOSITORY.glob("*.md"))
+PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md")])
 README = (REPOSITORY / "README.md").read_text()
 
 
@@ -21,7 +22,7 @@ def source():
 def test_links_lead_somewhere(page):
     text = page.read_text()
     for target in re.findall(r"\]\(([^)#\s]+)\)", text):
-        assert target.startswith("https://") or (REPOSITORY / target).exists(), target
+        assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
 def test_files_that_are_named_exist():
@@ -87,3 +88,10 @@ def test_messages_that_are_explained_are_in_the_code(message):
         found = [match for match in re.findall(pattern, code) if sum(word in match for word in words) * 2 > len(words)]
         assert found, part
     assert parts or "unknown field" in message
+
+
+def test_design_says_what_each_dependency_is_for():
+    manifest = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())
+    section = (REPOSITORY / "DESIGN.md").read_text().partition("## What it is built from")[2].partition("\n## ")[0]
+    explained = {crate for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for crate in re.findall(r"`([\w-]+)`", row)}
+    assert explained == {*manifest["dependencies"], *manifest["dev-dependencies"]}
