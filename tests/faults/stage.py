@@ -124,6 +124,10 @@ class Stage(Bench, CinderLab):
             wait_for(lambda: not self.d.running(), "the daemon that does not answer is dead")
         return self.d.running() if ended is None else ended
 
+    def lives(self):
+        """For who waits for something that a dead daemon never does."""
+        return ok(self.api.get("/ops/status/"))
+
     # ---------------------------------------------------------------- what must be true
 
     def come_back(self):
@@ -221,8 +225,7 @@ class Stage(Bench, CinderLab):
                     ok(self.admin.delete(f"/backups/{self.part(uuid)}"), 202)
 
         def gone():
-            ok(self.api.get("/ops/status/"))  # one that is dead deletes nothing
-            return not {uuid for uuid, in self.d.sql("SELECT uuid FROM backup")} & set(uuids)
+            return self.lives() and not {uuid for uuid, in self.d.sql("SELECT uuid FROM backup")} & set(uuids)
 
         wait_for(gone, "the backups are gone", 60)
 

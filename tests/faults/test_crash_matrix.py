@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.bench import LONG, assert_whole
+from faults.bench import LONG, assert_whole, inject
 from faults.shim import KILL_AFTER, KILL_BEFORE, MKDIR, RENAME, SYNC, TEAR, TRUNCATE, UNLINK, WRITE, Shim
 from faults.stage import QUIET, Stage
 from faults.test_first_start import assert_is_made
@@ -22,7 +22,7 @@ from helpers.wait import wait_for
 
 # What may be the last: calls, how the paths end, how the daemon dies there, and how many of them an everyday run tries.
 BOUNDARIES = {
-    "sync": (SYNC, "", (KILL_BEFORE, KILL_AFTER), 3),
+    "sync": (SYNC, "", (KILL_BEFORE, KILL_AFTER), 2),
     "truncation": (TRUNCATE, "", (KILL_BEFORE, KILL_AFTER), 1),
     "unlink": (UNLINK, "", (KILL_BEFORE, KILL_AFTER), 1),
     "rename": (RENAME, "", (KILL_BEFORE, KILL_AFTER), 1),
@@ -164,6 +164,8 @@ class RestorePath(Scene):
         s.last = s.restore_to(s.source, s.target, mode=mode)
 
     def again(self, s):
+        if s.target.exists() and s.target.stat().st_size == 0:
+            s.target.unlink()  # as the message of the interrupted one says
         self.act(s, "overwrite" if s.target.exists() else "create")
         assert s.last["state"] == "done", s.last
         s.assert_volume(s.target, s.source)
@@ -259,7 +261,7 @@ class Destroy(Scene):
 
     def act(self, s):
         s.delete_instance(s.made)
-        wait_for(lambda: s.restored_files() == set(), "its files are removed")
+        wait_for(lambda: s.lives() and s.restored_files() == set(), "its files are removed")
 
     def again(self, s):
         if s.api.get(s.made["url"]).status_code != 404:
@@ -391,7 +393,9 @@ def strike(s, scene, arm):
     there = start(s, arm, scene.at_start) and s.attempt(scene.act)
     hit = s.shim.hits > 0
     s.shim.disarm()
-    assert not there or not hit, "the call was met, and the daemon lives"
+    if hit:
+        wait_for(lambda: not s.d.running(), "the daemon is dead")
+    assert hit or there, s.d.log()[-4000:]
     s.come_back()
     s.verify()
     s.verify_content(scene.damaged)
@@ -538,3 +542,21 @@ def test_each_call_of_a_start_may_be_the_last(start_daemon, tmp_path, request, l
     scene.prepare(s)
     s.save()
     matrix(s, scene, ledger)
+
+
+# -------------------------------------------------------------------- a call that does not go through the C library
+
+
+@pytest.mark.fault(f"crash: killed while {Copy.__doc__}")
+def test_killed_where_a_copy_of_the_coffer_gets_its_name(stage):
+    scene = Copy()
+    stage.save()
+    stage.reset()
+    stage.d.wrapper = inject("renameat2:signal=KILL")
+    stage.d.start()
+    assert not stage.attempt(scene.act), "it was not killed"
+    assert [path.name for path in stage.scratch.iterdir()] == ["copy.db.partial"]
+    stage.d.wrapper = []
+    stage.come_back()
+    scene.again(stage)
+    stage.verify()

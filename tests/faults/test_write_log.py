@@ -24,7 +24,7 @@ from helpers.disks import MIB
 from helpers.lab import INSTANCES
 from helpers.wait import wait_for
 
-IMAGES = 300 if LONG else 15
+IMAGES = 300 if LONG else 7  # besides those of the moments at which a client was told something
 Fact = namedtuple("Fact", "name since until holds")
 """What was told at position `since` holds for cuts until the position at which a client asked for something else."""
 
@@ -46,7 +46,7 @@ class Log:
         self.facts[name] = self.facts[name]._replace(until=self.shim.position())
 
     def replay(self, ledger, rng, disk, verify, what):
-        """Power cuts at some positions: before each sync, after each fact, and anywhere; each in some way."""
+        """Power cuts right after each fact, before syncs, and anywhere."""
         self.d.kill()
         self.d.extra_env = {}
         record = self.record()
@@ -81,19 +81,20 @@ class Log:
         """Pairs of a number of calls and a way, in order."""
         numbers = range(len(record) + 1)
         syncs = [n for n, (_, entry) in enumerate(record) if entry.op == SYNC]
-        told = [next((n for n, (position, _) in enumerate(record, 1) if position >= fact.since), len(record)) for fact in self.facts.values()]
+        told = [sum(position <= fact.since for position, _ in record) for fact in self.facts.values()]
         if LONG:
-            chosen = [(n, way) for n in {*syncs, *told} for way in rng.sample(WAYS, 2)] + [(rng.choice(numbers), rng.choice(WAYS)) for _ in range(IMAGES)]
+            chosen = [(n, way) for n in syncs for way in rng.sample(WAYS, 2)] + [(n, way) for n in told for way in WAYS]
         else:
-            pools = itertools.cycle(pool for pool in (syncs, told, numbers) if pool)
-            chosen = [(rng.choice(next(pools)), WAYS[n % len(WAYS)]) for n in range(IMAGES)]
-        return sorted(chosen)
+            chosen = [(n, "none") for n in told]
+        pools = itertools.cycle([syncs, numbers])
+        return sorted(chosen + [(rng.choice(next(pools)), WAYS[n % len(WAYS)]) for n in range(IMAGES)])
 
     def assert_complete(self, disk, record):
         """The shim has seen every change: all of the record makes what is there."""
         whole = Disk(disk.base, disk.beginning)
         for _, entry in record:
             whole.apply(entry)
+        disk.seen = whole.seen  # of what comes later, nothing is there at a cut
         image = whole.image(random.Random(0), "all")
         for path in (str(self.d.coffer), f"{self.d.coffer}-wal", *self.targets):
             with open(path, "rb") as f:
