@@ -332,7 +332,7 @@ CREATE TABLE job (
     backup_id INTEGER REFERENCES backup(id) ON DELETE CASCADE,
     volume_id INTEGER REFERENCES volume(id) ON DELETE CASCADE, -- what is written to
     source_id INTEGER REFERENCES volume(id) ON DELETE CASCADE, -- what a copy reads
-    target    TEXT NOT NULL DEFAULT '{}',     -- JSON: where a restore goes, how large a volume becomes
+    target    TEXT NOT NULL DEFAULT '{}',     -- JSON: where a restore goes, how large a volume was, which file is left of a volume
     created   INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX job_backup ON job(backup_id);

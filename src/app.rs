@@ -2,7 +2,7 @@
 //! in front of it; a command that finds no daemon running uses it directly.
 
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use crate::catalog::{meta, new_uuid, projects};
 use crate::clock;
 use crate::config::Config;
 use crate::db::{Db, DbError};
+use crate::durable;
 use crate::engine::{Engine, EngineStartError, Settings};
 use crate::http::{Request, Response};
 use crate::store::{Store, StoreError};
@@ -56,7 +57,7 @@ impl App {
     /// behind and starts the engine. Fails at once if another process has the coffer.
     pub fn open(mut config: Config) -> Result<Arc<App>, AppError> {
         let directory = config.state_directory.clone();
-        std::fs::DirBuilder::new().recursive(true).mode(0o750).create(&directory).map_err(|e| AppError::Io(directory.clone(), e))?;
+        durable::make_directory(&directory, 0o750).map_err(|e| AppError::Io(directory.clone(), e))?;
         resolve_directories(&mut config);
         let db = Arc::new(Db::open(&config.coffer())?);
         let first_token = set_up(&db, &config)?;
@@ -178,5 +179,6 @@ fn save_private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
     let _ = std::fs::remove_file(path); // an older one may have another mode
     let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
     writeln!(file, "{text}")?;
-    file.sync_all()
+    file.sync_all()?;
+    durable::sync_name(path)
 }

@@ -8,6 +8,7 @@ mod clock;
 mod config;
 mod daemon;
 mod db;
+mod durable;
 mod engine;
 mod http;
 mod logging;

@@ -1,7 +1,7 @@
 //! Jobs: work that was promised with a state change and not yet done.
 
 use rusqlite::{Connection, Row, params};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobKind {
@@ -17,7 +17,7 @@ pub enum JobKind {
     Copy,
     /// Makes a volume's file larger.
     Extend,
-    /// Removes a volume.
+    /// Removes a volume, or only the file of one that is forgotten already.
     Erase,
 }
 
@@ -50,7 +50,7 @@ pub struct Job {
     pub volume_id: Option<i64>,
     /// The volume that a copy reads.
     pub source_id: Option<i64>,
-    /// Where a restore goes, how large a volume was before.
+    /// Where a restore goes, how large a volume was before, which file is left of a forgotten one.
     pub target: Value,
     /// All volumes that it reads or writes.
     volumes: Vec<i64>,
@@ -124,6 +124,13 @@ pub fn insert_volume_job(
         "INSERT INTO job (kind, volume_id, source_id, target, created) VALUES (?, ?, ?, ?, ?)",
         params![kind, volume_id, source_id, target.to_string(), now],
     )?;
+    Ok(())
+}
+
+/// The removal of what is left of a volume that has no row any more; `own_directory`: the file lies in one that was made for it.
+pub fn insert_file_removal(connection: &Connection, file: &str, own_directory: bool, now: i64) -> rusqlite::Result<()> {
+    let target = json!({"file": file, "own_directory": own_directory});
+    connection.execute("INSERT INTO job (kind, target, created) VALUES (?, ?, ?)", params![JobKind::Erase, target.to_string(), now])?;
     Ok(())
 }
 

@@ -22,7 +22,7 @@ impl Flusher {
             std::thread::Builder::new().name("flush".into()).spawn(move || {
                 for () in orders {
                     // The checkpoint's own sync tells what went wrong.
-                    let _ = rustix::fs::fdatasync(&wal);
+                    let _ = wal.sync_data();
                 }
             })
         });

@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
+use crate::durable;
+
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// Marks the file as a coffer (`PRAGMA application_id`): the bytes "Coff".
 pub const APPLICATION_ID: i32 = 0x436f_6666;
@@ -209,7 +211,8 @@ impl Db {
         let copied = self.copy_into(&partial).and_then(|()| {
             file.sync_all().map_err(io)?;
             rustix::fs::renameat_with(rustix::fs::CWD, &partial, rustix::fs::CWD, path, rustix::fs::RenameFlags::NOREPLACE)
-                .map_err(|e| io(e.into()))
+                .map_err(|e| io(e.into()))?;
+            durable::sync_name(path).map_err(io)
         });
         if copied.is_err() {
             let _ = std::fs::remove_file(&partial);

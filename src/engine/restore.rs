@@ -16,7 +16,7 @@ use crate::catalog::jobs::{self, Job, JobKind};
 use crate::catalog::volume_backups::{self, Part};
 use crate::catalog::volumes::{self, Volume};
 use crate::catalog::dashed;
-use crate::clock;
+use crate::{clock, durable};
 use crate::model::backup::{BackupKind, BackupState};
 use crate::model::instance::InstanceState;
 use crate::model::volume::VolumeState;
@@ -251,27 +251,28 @@ fn mend(tx: &Transaction, volume_id: i64) -> rusqlite::Result<()> {
 }
 
 pub(super) fn make_private_directory(path: &Path) -> Result<(), EngineError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| {
+    durable::make_directory(path, 0o700).map_err(|error| {
         log::error!("{} cannot be made: {error}", path.display());
         EngineError::Told(format!("the directory for the new volumes cannot be made: {error}"))
     })
 }
 
-/// Removes the files of managed volumes and their directories if those are empty then.
-pub fn remove_files(gone: &[Volume]) {
-    for volume in gone.iter().filter(|v| v.managed) {
-        let path = Path::new(&volume.path);
-        match std::fs::remove_file(path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => log::error!("cannot remove {}: {error}", path.display()),
-        }
-        // Those of an instance have a directory of their own.
-        if let Some(directory) = path.parent().filter(|_| volume.instance_id.is_some()) {
-            let _ = std::fs::remove_dir(directory); // only if it is empty by now
-        }
+/// Removes the files of managed volumes.
+pub(super) fn remove_files(gone: &[Volume]) {
+    // Those of an instance have a directory of their own.
+    gone.iter().filter(|v| v.managed).for_each(|volume| remove_file(Path::new(&volume.path), volume.instance_id.is_some()));
+}
+
+/// Removes a file that cofferd has made, if it is there, and its own directory if that is empty then. Returns when that is on the disk,
+/// so that no power cut brings back what the coffer has forgotten.
+pub(super) fn remove_file(path: &Path, own_directory: bool) {
+    match std::fs::remove_file(path).and_then(|()| durable::sync_name(path)) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => log::error!("cannot remove {}: {error}", path.display()),
+    }
+    if let Some(directory) = path.parent().filter(|_| own_directory) {
+        let _ = std::fs::remove_dir(directory); // only if it is empty by now
     }
 }
 

@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 use rusqlite::Transaction;
 
 use super::places::open_source;
-use super::restore::{self, Goal, make_private_directory, remove_files};
+use super::restore::{self, Goal, make_private_directory, remove_file, remove_files};
 use super::{Engine, EngineError, Running, orders};
 use crate::catalog::events::Severity;
 use crate::catalog::jobs::{self, Job, JobKind};
 use crate::catalog::volumes::{self, Volume};
-use crate::clock;
+use crate::{clock, durable};
 use crate::model::volume::VolumeState;
-use crate::source::{Buffer, Source, Target};
+use crate::source::{Buffer, Source, SourceError, Target};
 
 /// Why work ends whose volume goes before its turn comes.
 const VOLUME_GONE: &str = "the volume that it needs has been deleted";
@@ -27,7 +27,8 @@ impl Engine {
         let made = self.volume_of(job).and_then(|volume| {
             let path = Path::new(&volume.path);
             match path.try_exists() {
-                Ok(true) => set_length(path, volume.size),
+                // Its name may not have reached the disk then.
+                Ok(true) => set_length(path, volume.size).and_then(|()| durable::sync_name(path).map_err(|e| EngineError::Target(SourceError::of(path, e)))),
                 _ => create_file(&volume).and_then(|target| target.sync().map_err(EngineError::Target)),
             }
             .map_err(|error| error.without_path(path, &volume.label()))
@@ -67,6 +68,11 @@ impl Engine {
 
     /// The file first: a row without a file says what is missing, a file without a row is lost room.
     pub(super) fn run_erase(&self, job: &Job) {
+        if let Some(forgotten) = job.target["file"].as_str() {
+            remove_file(Path::new(forgotten), job.target["own_directory"].as_bool().unwrap_or(false));
+            self.write_down("note that a file is removed", |tx| jobs::remove(tx, job.id));
+            return;
+        }
         match self.volume_of(job) {
             Ok(volume) if volume.state != VolumeState::Deleting || volume.instance_id.is_some() => {
                 // An administrator has thought better of it, or it is the disk of an instance by now.

@@ -49,7 +49,7 @@ pub enum SourceError {
 
 impl SourceError {
     /// The error of opening or looking at `path`.
-    pub(super) fn of(path: &Path, error: io::Error) -> SourceError {
+    pub fn of(path: &Path, error: io::Error) -> SourceError {
         let path = path.to_path_buf();
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => SourceError::Missing(path),

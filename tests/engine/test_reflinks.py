@@ -6,8 +6,9 @@ import signal
 import subprocess
 
 import pytest
+import requests
 
-from faults.bench import Bench, copy_sparse, needs_root, write_disk
+from faults.bench import Bench, copy_sparse, inject, needs_root, write_disk
 from helpers.disks import MIB, assert_same_bytes
 from helpers.wait import wait_for
 
@@ -148,3 +149,28 @@ def test_a_running_backup_keeps_its_copy_whatever_ends_meanwhile(start_daemon, d
     lab.backup(lab.vm)
     assert lab.wait_rest(running["url"])["state"] == "Ready"
     wait_for(lambda: len(lab.copies) == (0 if switched_off else 2), "only copies of use are kept")
+
+
+@pytest.mark.parametrize("call", ["ioctl", "utimensat", "linkat", "fsync", "unlinkat"])
+def test_killed_while_a_copy_is_made_or_removed(start_daemon, ledger, disks, call):
+    """Whatever the crash has left of the copies: the next backup is right, and in the end there is one of them."""
+    lab = Tracked(start_daemon, disks)
+    first, state, _ = lab.back_up()
+    change(lab.disk, 3 * MIB, b"changed" * 1000)
+    assert lab.d.stop() == 0
+    # Of the calls that others make too, only those on the image, on the copies and in their directory.
+    paths = [lab.disk, lab.disk.parent / ".cofferd", *lab.copies] if call in ("ioctl", "fsync") else None
+    lab.d.wrapper = inject(f"{call}:signal=KILL", paths)
+    with ledger.fault("crash: killed while a reflink copy is made or removed"):
+        lab.d.start()
+        with pytest.raises(requests.ConnectionError):
+            lab.backup(lab.vm)
+            wait_for(lambda: lab.get("/ops/status/") and len(lab.copies) == 1, "the older copy is removed")
+        lab.d.wrapper = []
+        lab.d.kill()
+        lab.d.start()
+        second, now, _ = lab.back_up()
+        lab.assert_restores(first, state)
+        lab.assert_restores(second, now)
+        wait_for(lambda: len(lab.copies) == 1, "one copy is left")
+        assert lab.d.sql("SELECT path FROM reflink") == [(str(lab.copies[0]),)]

@@ -184,7 +184,8 @@ def assert_integrity(daemon):
 
 
 def assert_whole(coffer):
-    """SQLite finds nothing wrong with this file."""
+    """SQLite finds nothing wrong with this file, which it would make if it were not there."""
+    assert os.path.getsize(coffer)
     connection = sqlite3.connect(coffer)
     try:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

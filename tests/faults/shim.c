@@ -22,7 +22,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum op { READ = 1, WRITE = 2, SYNC = 4, TRUNCATE = 8, UNLINK = 16, RENAME = 32, OPEN = 64, ALLOCATE = 128 };
+enum op { READ = 1, WRITE = 2, SYNC = 4, TRUNCATE = 8, UNLINK = 16, RENAME = 32, OPEN = 64, ALLOCATE = 128, MKDIR = 256 };
 enum action { KILL_BEFORE = 1, KILL_AFTER = 2, TEAR = 3, FAIL = 4 };
 
 struct control {
@@ -63,9 +63,10 @@ __attribute__((constructor)) static void begin(void) {
     control = mapped;
 }
 
+/* The directory itself is meant too: syncing it is what makes names last. */
 static int below(const char *path) {
     size_t length = strlen(control->directory);
-    return length && !strncmp(path, control->directory, length) && path[length] == '/';
+    return length && !strncmp(path, control->directory, length) && (path[length] == '/' || !path[length]);
 }
 
 /* The path of an open file below the directory, or NULL. */
@@ -204,6 +205,12 @@ int unlink(const char *path) {
     REAL(unlink);
     if (!control || !below(path)) return real(path);
     GUARDED(int, UNLINK, path, real(path), -1, note(UNLINK, path, 0, NULL, 0));
+}
+
+int mkdir(const char *path, mode_t mode) {
+    REAL(mkdir);
+    if (!control || !below(path)) return real(path, mode);
+    GUARDED(int, MKDIR, path, real(path, mode), -1, note(MKDIR, path, 0, NULL, 0));
 }
 
 /* The record holds the new name as the data of the old one. */

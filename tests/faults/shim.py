@@ -10,8 +10,8 @@ from collections import namedtuple
 from functools import cache
 from pathlib import Path
 
-READ, WRITE, SYNC, TRUNCATE, UNLINK, RENAME, OPEN, ALLOCATE = (1 << n for n in range(8))
-CHANGES = WRITE | SYNC | TRUNCATE | UNLINK | RENAME
+READ, WRITE, SYNC, TRUNCATE, UNLINK, RENAME, OPEN, ALLOCATE, MKDIR = (1 << n for n in range(9))
+CHANGES = WRITE | SYNC | TRUNCATE | UNLINK | RENAME | MKDIR
 KILL_BEFORE, KILL_AFTER, TEAR, FAIL = 1, 2, 3, 4
 
 _ENTRY = struct.Struct("=IIQQ")
@@ -53,10 +53,11 @@ class Shim:
         if recorded:
             self.record_file.write_bytes(b"")
 
-    def env(self, others=""):
-        """The environment for the daemon; `others` are further libraries to be loaded before it."""
+    def env(self, others="", recorded=True):
+        """The environment for the daemon; `others` are further libraries to be loaded before it. One that is not `recorded` leaves the
+        record as it is."""
         env = {"LD_PRELOAD": f"{others}:{library()}".lstrip(":"), "COFFERD_SHIM": str(self.file)}
-        return env | ({"COFFERD_SHIM_RECORD": str(self.record_file)} if self.record_file else {})
+        return env | ({"COFFERD_SHIM_RECORD": str(self.record_file)} if self.record_file and recorded else {})
 
     def arm(self, ops, action, suffix="", first=1, times=0, error=0, keep=0):
         """From now on the `first` and the following calls of the kinds `ops` on paths that end with `suffix` meet `action`."""

@@ -221,7 +221,7 @@ class World(Bench):
         assert {kind for kind, in jobs} <= {"delete"}, jobs
         wait_for(self.fired, "the missed run is made up for")
         wait_for(lambda: all(b["state"] in ("Ready", "Erred") for b in self.api.list(BACKUPS)), "deletions end", 60)
-        assert self.d.sql("SELECT count(*) FROM job") == [(0,)]
+        wait_for(lambda: self.d.sql("SELECT count(*) FROM job") == [(0,)], "promised removals of files end")
         self.adopt(self.api.list(BACKUPS))
         self.verify_schedule()
         self.assert_usage_is_true()
@@ -275,7 +275,7 @@ class World(Bench):
                     for restored, wanted in zip(self.volume_files(new), self.content[uuid], strict=True):
                         assert_same_bytes(wanted, restored)
             self.delete_instance(new)
-        assert self.restored_files() == set()
+        wait_for(lambda: self.restored_files() == set(), "the files of instances that are gone are removed")
 
     def verify_path(self):
         """A restore to a file is finished by simply running it again."""
@@ -341,7 +341,10 @@ def measure(world):
 EVERY_RUN = ["backup", "restore_instance", "prune", "gc", "all", "restore_path", "backup", "snapshot", "delete", "prune", "all", "gc"]
 
 
-def rounds(start_daemon, seed, kinds, big):
+FAULT = "crash: killed at any moment of anything"
+
+
+def rounds(start_daemon, ledger, seed, kinds, big):
     seed = int(os.environ.get("COFFERD_SEED", seed))
     world = build(start_daemon, seed, big)
     measure(world)
@@ -349,10 +352,11 @@ def rounds(start_daemon, seed, kinds, big):
     try:
         for number, kind in enumerate(kinds(world)):
             at = (number, kind)
-            fraction = world.run_and_kill(kind)
-            at = (number, kind, f"killed after {fraction:.3f} of {world.durations.get(kind, 1.0):.3f} s")
-            print(at)
-            world.restart_and_verify()
+            with ledger.fault(FAULT):
+                fraction = world.run_and_kill(kind)
+                at = (number, kind, f"killed after {fraction:.3f} of {world.durations.get(kind, 1.0):.3f} s")
+                print(at)
+                world.restart_and_verify()
         at = "the end"
         world.verify_nothing_is_left_after_deleting_all()
     except BaseException:
@@ -361,14 +365,14 @@ def rounds(start_daemon, seed, kinds, big):
 
 
 @pytest.mark.timeout(300)
-def test_a_dozen_kills(start_daemon):
-    rounds(start_daemon, 1, lambda world: EVERY_RUN, 192 * MIB)
+def test_a_dozen_kills(start_daemon, ledger):
+    rounds(start_daemon, ledger, 1, lambda world: EVERY_RUN, 192 * MIB)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(100, 110))
-def test_hundreds_of_kills(start_daemon, seed):
+def test_hundreds_of_kills(start_daemon, ledger, seed):
     def kinds(world):
         for _ in range(40):
             # Every machine keeps a backup that can be restored.
@@ -376,7 +380,7 @@ def test_hundreds_of_kills(start_daemon, seed):
             rich = [kind for kind in ("delete", "gc") if len(world.of("big")) > 3 or len(world.of("trio")) > 3]
             yield world.rng.choice(poor or rich or list(World.OPERATIONS))
 
-    rounds(start_daemon, seed, kinds, world_size(seed))
+    rounds(start_daemon, ledger, seed, kinds, world_size(seed))
 
 
 def world_size(seed):
@@ -413,6 +417,7 @@ CALLS = [
 
 
 @pytest.mark.parametrize("kind, call, name, when", CALLS)
+@pytest.mark.fault(FAULT)
 def test_killed_at_a_write(start_daemon, kind, call, name, when):
     assert strike(start_daemon, kind, call, name, when), "it was not killed: choose an earlier call"
 
@@ -424,6 +429,10 @@ def test_killed_at_a_write(start_daemon, kind, call, name, when):
     for call, name in (("pwrite64", "coffer.db-wal"), ("pwrite64", "coffer.db"), ("fsync", None))
     if (kind, name) != ("delete", "coffer.db")  # it moves nothing there
 ])
-def test_killed_at_each_of_many_writes(start_daemon, kind, call, name):
+def test_killed_at_each_of_many_writes(start_daemon, ledger, kind, call, name):
     whens = [1, 2, 3, 4, 5, 6, 7, 9, 11] if call == "fsync" else [1, 2, 5, 17, 60, 131, 200, 333, 520, 801]
-    assert [when for when in whens if strike(start_daemon, kind, call, name, when)]
+    killed = []
+    for when in whens:
+        with ledger.fault(FAULT):
+            killed.append(strike(start_daemon, kind, call, name, when))
+    assert any(killed)

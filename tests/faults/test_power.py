@@ -55,7 +55,7 @@ def disk_mount(tmp_path):
 @needs_root
 @pytest.mark.timeout(900 if LONG else 180)
 @pytest.mark.parametrize("seed", range(1, 31 if LONG else 3))
-def test_power_cuts(start_daemon, disk_mount, seed):
+def test_power_cuts(start_daemon, ledger, disk_mount, seed):
     rng = random.Random(int(os.environ.get("COFFERD_SEED", seed)))
     print(f"COFFERD_SEED={seed}")
     daemon = start_daemon("[engine]\nmaintenance_interval_s = 1", state_dir=disk_mount.path / "state")
@@ -86,32 +86,33 @@ def test_power_cuts(start_daemon, disk_mount, seed):
             except (requests.ConnectionError, requests.ReadTimeout, AssertionError):
                 pass  # with the disk gone any answer is right, except Ready
 
-        thread = threading.Thread(target=work)
-        thread.start()
-        time.sleep(rng.random() * 0.8)
-        disk_mount.fail()
-        time.sleep(0.3)
-        daemon.kill()
-        thread.join(60)
-        disk_mount.detach()
-        disk_mount.attach()
-        assert_integrity(daemon)
-        forget_log(daemon)
-        daemon.start()
-        content |= told
-        wait_for(lambda: all(b["state"] in ("Ready", "Erred") for b in bench.api.list(BACKUPS)), "deletions end", 60)
-        found = {b["uuid"]: b for b in bench.api.list(BACKUPS)}
-        for uuid in list(content):
-            if uuid in promised and uuid not in found:
-                del content[uuid]
-                continue
-            assert found[uuid]["state"] == "Ready", found[uuid]
-            bench.assert_restores(uuid, content[uuid])
-        for uuid, backup in found.items():
-            if backup["state"] == "Ready" and uuid not in content:
-                content[uuid] = kept
-                bench.assert_restores(uuid, kept)
-        bench.assert_usage_is_true()
+        with ledger.fault("power: ext4 loses what its journal has not written"):
+            thread = threading.Thread(target=work)
+            thread.start()
+            time.sleep(rng.random() * 0.8)
+            disk_mount.fail()
+            time.sleep(0.3)
+            daemon.kill()
+            thread.join(60)
+            disk_mount.detach()
+            disk_mount.attach()
+            assert_integrity(daemon)
+            forget_log(daemon)
+            daemon.start()
+            content |= told
+            wait_for(lambda: all(b["state"] in ("Ready", "Erred") for b in bench.api.list(BACKUPS)), "deletions end", 60)
+            found = {b["uuid"]: b for b in bench.api.list(BACKUPS)}
+            for uuid in list(content):
+                if uuid in promised and uuid not in found:
+                    del content[uuid]
+                    continue
+                assert found[uuid]["state"] == "Ready", found[uuid]
+                bench.assert_restores(uuid, content[uuid])
+            for uuid, backup in found.items():
+                if backup["state"] == "Ready" and uuid not in content:
+                    content[uuid] = kept
+                    bench.assert_restores(uuid, kept)
+            bench.assert_usage_is_true()
     assert bench.cli("check")["result"]["corrupt"] == []
     daemon.stop()
     daemon.close()

@@ -86,15 +86,14 @@ fn find_project(c: &rusqlite::Connection, text: &str) -> Result<Option<Project>,
 
 /// The file or device itself is left alone, unless cofferd made it.
 fn forget(context: &Context, uuid: &str) -> ApiResult {
-    let gone = context.write(|tx| {
+    context.write(|tx| {
         let volume = find(tx, uuid)?;
         if volume.instance_id.is_some() {
             return Err(ApiError::detail(409, "The volume belongs to an instance; remove that first."));
         }
-        orders::forget_volume(tx, &volume).map_err(|refusal| ApiError::refused("delete", refusal))?;
-        Ok(volume)
+        orders::discard_volume(tx, &volume).map_err(|refusal| ApiError::refused("delete", refusal))
     })?;
-    crate::engine::restore::remove_files(&[gone]);
+    context.app.engine.wake();
     Ok(Response::empty(204))
 }
 

@@ -22,7 +22,7 @@ pub use volume_backups::{
     ImportedBackup, VolumeBackupOrder, back_up_volume, delete_volume_backup, force_delete, import, reset_status, restore_to_new_volume,
     restore_to_volume, take_snapshot,
 };
-pub use volumes::{create_volume, delete_volume, delete_volume_with_snapshots, extend, forget_volume, reset_volume};
+pub use volumes::{create_volume, delete_volume, delete_volume_with_snapshots, discard_volume, extend, forget_volume, reset_volume};
 
 /// Why a volume is not backed up that does not hold what it should, and what leads on.
 pub const NOT_WHOLE: &str =

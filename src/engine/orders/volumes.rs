@@ -105,7 +105,7 @@ pub fn reset_volume(tx: &Transaction, volume: &Volume, state: VolumeState) -> ru
     volumes::set_state(tx, volume.id, state, "", clock::now_ms())
 }
 
-/// May the record of a volume be removed at once, as the administrator's commands and the removal of an instance do?
+/// Removes the record of a volume at once, as the administrator's commands and the removal of an instance do, if nothing stands against it.
 pub fn forget_volume(tx: &Transaction, volume: &Volume) -> Result<(), Refusal> {
     if volumes::has_snapshots(tx, volume.id)? {
         return Err(Refusal::HasSnapshots);
@@ -114,6 +114,16 @@ pub fn forget_volume(tx: &Transaction, volume: &Volume) -> Result<(), Refusal> {
         return Err(Refusal::Busy);
     }
     Ok(volumes::delete(tx, volume.id)?)
+}
+
+/// The same, and if cofferd has made its file, that goes too: promised with the rest, so that no crash leaves it behind.
+pub fn discard_volume(tx: &Transaction, volume: &Volume) -> Result<(), Refusal> {
+    forget_volume(tx, volume)?;
+    if volume.managed {
+        // Those of an instance have a directory of their own.
+        jobs::insert_file_removal(tx, &volume.path, volume.instance_id.is_some(), clock::now_ms())?;
+    }
+    Ok(())
 }
 
 /// Removes the volume and all its snapshots, if none of them is at work.
