@@ -172,7 +172,9 @@ fn is_from_this_host(request: &Request) -> bool {
         Peer::Unix { .. } => true,
     };
     let passed_on = |name: &str| name.starts_with("x-forwarded") || ["forwarded", "x-real-ip", "via", "origin"].contains(&name);
-    near && names_this_host(request.host()) && !request.headers.iter().any(|(name, _)| passed_on(name))
+    // A page elsewhere can have a browser fetch from an address of this host, too.
+    let elsewhere = |name: &str, value: &str| name == "sec-fetch-site" && !matches!(value, "none" | "same-origin");
+    near && names_this_host(request.host()) && !request.headers.iter().any(|(name, value)| passed_on(name) || elsewhere(name, value))
 }
 
 /// An address or `localhost`, with or without a port: no name that somebody else could give to this host.

@@ -139,7 +139,8 @@ fn new_path(path: &Path) -> Result<PathBuf, String> {
     let path = parent.canonicalize().map_err(|error| format!("{}: {error}", parent.display()))?.join(name);
     match path.symlink_metadata() {
         Ok(_) => Err(format!("{} exists already; choose another name.", path.display())),
-        Err(_) => Ok(path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(path),
+        Err(error) => Err(format!("{}: {error}", path.display())),
     }
 }
 
