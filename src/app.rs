@@ -2,7 +2,7 @@
 //! in front of it; a command that finds no daemon running uses it directly.
 
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -32,6 +32,8 @@ pub enum AppError {
     Engine(#[from] EngineStartError),
     #[error("{0}: {1}")]
     Io(PathBuf, std::io::Error),
+    #[error("everybody may write to the state directory {0}, and so become staff; chmod o-w it")]
+    Open(PathBuf),
     #[error("no randomness from the kernel: {0}")]
     Random(#[from] getrandom::Error),
 }
@@ -58,6 +60,7 @@ impl App {
     pub fn open(mut config: Config) -> Result<Arc<App>, AppError> {
         let directory = config.state_directory.clone();
         durable::make_directory(&directory, 0o750).map_err(|e| AppError::Io(directory.clone(), e))?;
+        check_modes(&config)?;
         resolve_directories(&mut config);
         let db = Arc::new(Db::open(&config.coffer())?);
         let first_token = set_up(&db, &config)?;
@@ -130,6 +133,22 @@ impl App {
             log::error!("the last checkpoint failed, the next start does it: {error}");
         }
     }
+}
+
+/// What was there already may be open to others. Whoever can write to the directory could put another coffer or token in the place of ours.
+fn check_modes(config: &Config) -> Result<(), AppError> {
+    let mode = |path: &std::path::Path| std::fs::metadata(path).map(|found| found.mode()).unwrap_or_default();
+    let directory = &config.state_directory;
+    // With the sticky bit (a tmpfs has it) what is there cannot be replaced; something can be there first.
+    match mode(directory) {
+        mode if mode & 0o1002 == 0o002 => return Err(AppError::Open(directory.clone())),
+        mode if mode & 0o022 != 0 => log::warn!("others may write to {}, and so become staff; chmod go-w it", directory.display()),
+        _ => {}
+    }
+    for private in [config.coffer(), config.admin_token()].iter().filter(|path| mode(path) & 0o077 != 0) {
+        log::warn!("others may open {}; chmod 600 it", private.display());
+    }
+    Ok(())
 }
 
 /// New volumes are opened without following links, so the way to them must have none. What is not there yet, the first

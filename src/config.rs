@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::engine::reading::DIRECTORY as REFLINK_DIRECTORY;
 use crate::http::Limits;
 
 const SYSTEM_FILE: &str = "/etc/cofferd/cofferd.toml";
@@ -57,7 +56,7 @@ pub struct HttpConfig {
     /// TCP addresses; the Unix socket is always there. Sockets passed by systemd replace these.
     pub listen: Vec<SocketAddr>,
     pub limits: Limits,
-    /// Peers whose X-Forwarded-Proto and X-Forwarded-Host are believed.
+    /// Peers whose X-Forwarded-Proto, X-Forwarded-Host and X-Forwarded-For are believed.
     pub trusted_proxies: Vec<IpAddr>,
     /// Accept `?x-auth-token=` (it ends up in logs, so off by default).
     pub query_token: bool,
@@ -149,29 +148,6 @@ impl Config {
     /// Where the first staff token is saved, readable by the owner only.
     pub fn admin_token(&self) -> PathBuf {
         self.state_directory.join("admin.token")
-    }
-
-    /// Whether a path is one of the coffer's own files, by name or as another link to it, or would be taken for one: no volume
-    /// may be read from there or written to it. Other files may lie beside them, restored volumes and copies of the coffer
-    /// among them. To be asked before the path is opened: closing any descriptor of the coffer drops the locks that SQLite
-    /// has on it in this process (fcntl(2)), and then another process can take the WAL away from under the daemon.
-    pub fn is_own(&self, path: &Path) -> bool {
-        self.has_own_name(path) || self.is_another_link(path)
-    }
-
-    fn has_own_name(&self, path: &Path) -> bool {
-        let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else { return false };
-        let ours = directory == self.state_directory || self.state_directory.canonicalize().is_ok_and(|real| directory == real);
-        // Reflink copies are removed when they are of no use any more, whatever has become of them.
-        let copy = directory.file_name().is_some_and(|name| name == REFLINK_DIRECTORY) && name.len() == 32;
-        copy || ours && ["coffer.", "cofferd.sock", "admin.token"].iter().any(|own| name.starts_with(own))
-    }
-
-    fn is_another_link(&self, path: &Path) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let identity = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-        let own = ["coffer.db", "coffer.db-wal", "coffer.db-shm", "coffer.lock", "admin.token"];
-        identity(path).is_some_and(|found| own.iter().any(|name| identity(&self.state_directory.join(name)) == Some(found)))
     }
 
     /// A relative state directory must not depend on where a later command is started.
@@ -480,17 +456,6 @@ mod tests {
         assert_eq!(config.auth.token_lifetime, None);
         assert_eq!((config.auth.keystone_token_lifetime, config.auth.region.as_str()), (Duration::from_secs(86_400), "RegionOne"));
         assert!(!config.auth.noauth);
-    }
-
-    #[test]
-    fn the_coffers_own_files_are_known() {
-        let config = check("state_directory = '/s'").unwrap();
-        for own in ["/s/coffer.db", "/s/coffer.db-wal", "/s/coffer.lock", "/s/cofferd.sock", "/s/admin.token", "/vm/.cofferd/0123456789abcdef0123456789abcdef"] {
-            assert!(config.is_own(Path::new(own)), "{own}");
-        }
-        for other in ["/s/restored/a/b.raw", "/s/copy.db", "/t/coffer.db", "/s/x/coffer.db", "/vm/.cofferd/a.raw", "/s", "/"] {
-            assert!(!config.is_own(Path::new(other)), "{other}");
-        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use listenfd::ListenFd;
 use log::{error, info, warn};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -127,6 +128,10 @@ impl Daemon {
 
 /// Runs the service until a signal ends it.
 pub fn serve(config_file: Option<&Path>) -> Result<(), DaemonError> {
+    // Its memory holds the passwords of the moment: no core file, and no look into it for others of the same user (ptrace(2)).
+    if let Err(e) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        warn!("other processes of this user can look into the daemon's memory: {e}");
+    }
     let config = Config::load(config_file)?;
     let signals = signals().map_err(DaemonError::Signals)?;
     let daemon = Daemon::start(config.clone(), passed_listeners()?)?;

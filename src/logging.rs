@@ -53,9 +53,14 @@ fn lines(record: &Record, journal: bool, now: &str) -> String {
     text
 }
 
-/// `text` without characters that could steer a terminal or end a line.
+/// `text` without characters that could steer a terminal, end a line, or show it in another order than it has.
 pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    text.chars().map(|c| if steers(c) && c != '\t' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Control characters, line and paragraph separators, and the marks of Unicode's bidirectional algorithm (UAX 9).
+pub fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// systemd.exec(5): `JOURNAL_STREAM` holds device and inode of the journal's stream; standard error may have been redirected.
@@ -90,6 +95,7 @@ mod tests {
         }
         assert_eq!(journal.lines().count(), 2);
         assert!(!journal.contains(['\r', '\u{1b}']), "{journal:?}");
+        assert_eq!(plain("gpj.\u{202e}exe\u{9b}2J\u{2028}"), "gpj.\u{fffd}exe\u{fffd}2J\u{fffd}");
         assert!(written(Level::Info, false, forged).lines().all(|line| line.starts_with("T INFO ")));
     }
 }

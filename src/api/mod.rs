@@ -1,11 +1,11 @@
 //! What a request means. One port serves all dialects; the first part of the path tells which.
 
 pub mod auth;
-mod base_url;
 mod cinder;
 mod health;
 pub mod identity;
 mod ops;
+mod proxy;
 mod text;
 mod waldur;
 
@@ -22,6 +22,14 @@ pub struct Api(pub Arc<App>);
 impl Handler for Api {
     fn handle(&self, request: Request) -> Response {
         self.0.handle(request)
+    }
+
+    fn refuse(&self, path: &str, status: u16, detail: &str) -> Response {
+        match path.split(['/', '?']).nth(1) {
+            Some("v3") => cinder::refusal(status, detail),
+            Some("identity") => identity::refusal(status, detail),
+            _ => Response::json(status, &json!({"detail": detail})),
+        }
     }
 }
 

@@ -50,6 +50,6 @@ fn delete(client: &Client, context: &Context, kind: &Kind, backup: &Value) -> Re
             return Err(CliError::failed(format!("backup {} was not deleted: it is {state}: {why}", field(&left, "uuid"))));
         }
     }
-    let of = ["instance_name", "volume_name"].iter().find_map(|name| backup[name].as_str()).unwrap_or_default();
+    let of = ["instance_name", "volume_name"].into_iter().find(|name| backup[name].is_string()).map(|name| field(backup, name)).unwrap_or_default();
     context.show(&answer, |_| format!("deleted backup {} of {}\n", field(backup, "uuid"), of))
 }

@@ -157,7 +157,7 @@ impl Context {
     /// Prints a result: the value itself with `--json`, else what `human` makes of it.
     fn show(&self, value: &Value, human: impl FnOnce(&Value) -> String) -> Result<(), CliError> {
         match self.json {
-            true => print(&format!("{value:#}\n")),
+            true => print(&output::json(value)),
             false => print(&human(value)),
         }
     }

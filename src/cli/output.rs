@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::logging::plain;
+use crate::logging::{plain, steers};
 
 /// A table's column: its heading and what it shows of an entry.
 pub type Column = (&'static str, fn(&Value) -> String);
@@ -112,9 +112,18 @@ pub fn scalar(value: &Value) -> String {
     }
 }
 
-/// A field of an entry in one cell.
+/// A field of an entry in one cell, or in a sentence.
 pub fn field(entry: &Value, name: &str) -> String {
-    scalar(entry.get(name).unwrap_or(&Value::Null))
+    plain(&scalar(entry.get(name).unwrap_or(&Value::Null)))
+}
+
+/// The value as JSON that steers no terminal either: what the standard lets stand in a string is written as an escape.
+pub fn json(value: &Value) -> String {
+    let escape = |c: char| match c {
+        c if c != '\n' && steers(c) => format!("\\u{:04x}", c as u32),
+        c => c.to_string(),
+    };
+    format!("{value:#}\n").chars().map(escape).collect()
 }
 
 /// A field that holds a time of the API, shown as date and time of day in UTC.

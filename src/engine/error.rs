@@ -50,7 +50,10 @@ impl EngineError {
             }
             EngineError::Place(error) => {
                 log::error!("{label}: {error}");
-                EngineError::Told(format!("{label} does not lie under a root that the administrator has configured"))
+                EngineError::Told(match error {
+                    PlaceError::Own(_) => format!("{label} has become one of the coffer's own files"),
+                    _ => format!("{label} does not lie under a root that the administrator has configured"),
+                })
             }
             other => other,
         }

@@ -58,6 +58,8 @@ const RETRY: Duration = Duration::from_secs(3);
 pub struct Settings {
     /// Threads that share one job's work.
     pub workers: usize,
+    /// Where the coffer is.
+    pub state_directory: PathBuf,
     /// Where registered paths may lie.
     pub roots: Vec<PathBuf>,
     pub restore_directory: PathBuf,
@@ -72,6 +74,7 @@ impl Settings {
     pub fn from_config(config: &Config) -> Settings {
         Settings {
             workers: config.engine.workers,
+            state_directory: config.state_directory.clone(),
             roots: config.volumes.roots.clone(),
             restore_directory: config.volumes.restore_directory.clone(),
             pool_directory: config.volumes.pool_directory.clone(),

@@ -7,7 +7,7 @@ use rusqlite::Transaction;
 use serde_json::{Map, Value, json};
 
 use super::emit::emit;
-use super::places::check_allowed;
+use super::places::{Reach, create_target, open_target};
 use super::{Engine, EngineError, Running, orders};
 use crate::catalog::backups;
 use crate::catalog::events::Severity;
@@ -31,7 +31,7 @@ pub(super) enum Goal {
     /// `part`: the volume_backup that is written. `fresh`: the volume is new and has no file yet. `rename`: it takes its source's
     /// name and description at the end.
     Volume { id: i64, part: i64, fresh: bool, rename: bool },
-    Path { path: PathBuf, position: i64, create: bool, task: u64 },
+    Path { path: PathBuf, position: i64, create: bool, reach: Reach, task: u64 },
 }
 
 impl Goal {
@@ -47,14 +47,16 @@ impl Goal {
             path: PathBuf::from(target["path"].as_str()?),
             position: target["position"].as_i64()?,
             create: target["mode"] == "create",
+            reach: if target["anywhere"] == true { Reach::Host } else { Reach::Roots },
             task: target["task"].as_u64()?,
         })
     }
 }
 
 /// The target of a job that restores one volume to a path.
-pub fn path_target(path: &Path, position: i64, create: bool, task: u64) -> Value {
-    json!({"path": path, "position": position, "mode": if create { "create" } else { "overwrite" }, "task": task})
+pub fn path_target(path: &Path, position: i64, create: bool, reach: Reach, task: u64) -> Value {
+    let mode = if create { "create" } else { "overwrite" };
+    json!({"path": path, "position": position, "mode": mode, "anywhere": reach == Reach::Host, "task": task})
 }
 
 impl Engine {
@@ -66,7 +68,7 @@ impl Engine {
             _ if running.cancel.load(Ordering::Relaxed) => Err(EngineError::Cancelled),
             Goal::Instance { id, .. } => self.restore_instance(job, *id, running),
             Goal::Volume { id, part, fresh, .. } => self.restore_volume(*id, *part, *fresh, running),
-            Goal::Path { path, position, create, .. } => self.restore_path(job, path, *position, *create, running),
+            Goal::Path { path, position, create, reach, .. } => self.restore_path(job, path, *position, *create, *reach, running),
         };
         match outcome {
             // It was complete before anybody noticed, but who has cancelled it does not expect that.
@@ -91,7 +93,7 @@ impl Engine {
             let volume = volume.ok_or_else(|| EngineError::Told(format!("the new instance has lost its volume {}", part.position)))?;
             let path = Path::new(&volume.path);
             make_private_directory(path.parent().unwrap_or(Path::new("/")))?;
-            let target = Target::create(path, part.size as u64).map_err(EngineError::Target);
+            let target = create_target(path, part.size as u64, Reach::Roots, &self.settings());
             let written = target.and_then(|target| self.emit_part(part, &target, true, running));
             written.map_err(|error| error.without_path(path, &format!("new {}", part.label())))?;
         }
@@ -120,25 +122,21 @@ impl Engine {
         let path = Path::new(&volume.path);
         if fresh {
             make_private_directory(path.parent().unwrap_or(Path::new("/")))?;
-            return Target::create(path, volume.size as u64).map_err(EngineError::Target);
+            return create_target(path, volume.size as u64, Reach::Roots, &self.settings());
         }
-        check_allowed(path, &self.settings())?;
-        Target::open(path, part.size as u64).map_err(EngineError::Target)
+        open_target(path, part.size as u64, Reach::Roots, &self.settings())
     }
 
-    fn restore_path(&self, job: &Job, path: &Path, position: i64, create: bool, running: &Running) -> Result<(), EngineError> {
+    fn restore_path(&self, job: &Job, path: &Path, position: i64, create: bool, reach: Reach, running: &Running) -> Result<(), EngineError> {
         let parts = self.parts(job)?;
         let part = parts.iter().find(|part| part.position == position);
         let part = part.ok_or_else(|| EngineError::Told(format!("the backup has no volume {position}")))?;
         running.progress.total.store(part.size as u64, Ordering::Relaxed);
-        if !create {
-            let target = Target::open(path, part.size as u64).map_err(EngineError::Target)?;
-            return self.emit_part(part, &target, false, running);
-        }
-        let target = Target::create(path, part.size as u64).map_err(EngineError::Target)?;
-        let outcome = self.emit_part(part, &target, true, running);
-        if outcome.is_err() {
-            let _ = std::fs::remove_file(path); // it is ours, new and incomplete
+        let open = if create { create_target } else { open_target };
+        let target = open(path, part.size as u64, reach, &self.settings())?;
+        let outcome = self.emit_part(part, &target, create, running);
+        if create && outcome.is_err() {
+            target.discard();
         }
         outcome
     }

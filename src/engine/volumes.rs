@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::Transaction;
 
-use super::places::open_source;
+use super::places::{Reach, create_target, open_source, open_target};
 use super::restore::{self, Goal, make_private_directory, remove_file, remove_files};
 use super::{Engine, EngineError, Running, orders};
 use crate::catalog::events::Severity;
@@ -28,8 +28,10 @@ impl Engine {
             let path = Path::new(&volume.path);
             match path.try_exists() {
                 // Its name may not have reached the disk then.
-                Ok(true) => set_length(path, volume.size).and_then(|()| durable::sync_name(path).map_err(|e| EngineError::Target(SourceError::of(path, e)))),
-                _ => create_file(&volume).and_then(|target| target.sync().map_err(EngineError::Target)),
+                Ok(true) => self
+                    .set_length(path, volume.size)
+                    .and_then(|()| durable::sync_name(path).map_err(|e| EngineError::Target(SourceError::of(path, e)))),
+                _ => self.create_file(&volume).and_then(|target| target.sync().map_err(EngineError::Target)),
             }
             .map_err(|error| error.without_path(path, &volume.label()))
         });
@@ -53,7 +55,7 @@ impl Engine {
             return Err(EngineError::Told(format!("{} has become larger than the new volume", source.label())));
         }
         running.progress.total.store(from.size(), Ordering::Relaxed);
-        let to = create_file(volume)?;
+        let to = self.create_file(volume)?;
         let copied = copy_data(&from, &to, running).map_err(|error| error.without_path(path, &source.label()));
         copied.and_then(|()| to.sync().map_err(EngineError::Target))
     }
@@ -61,7 +63,7 @@ impl Engine {
     pub(super) fn run_extend(&self, job: &Job) {
         let extended = self.volume_of(job).and_then(|volume| {
             let path = Path::new(&volume.path);
-            set_length(path, volume.size).map_err(|error| error.without_path(path, &volume.label()))
+            self.set_length(path, volume.size).map_err(|error| error.without_path(path, &volume.label()))
         });
         self.conclude(job, extended);
     }
@@ -90,6 +92,18 @@ impl Engine {
             }
             Err(error) => self.fail_volume_job(job, &error.to_string()),
         }
+    }
+
+    fn create_file(&self, volume: &Volume) -> Result<Target, EngineError> {
+        let path = Path::new(&volume.path);
+        make_private_directory(path.parent().unwrap_or(Path::new("/")))?;
+        create_target(path, volume.size as u64, Reach::Roots, &self.settings())
+    }
+
+    /// A longer file reads as zeros where it was not before.
+    fn set_length(&self, path: &Path, size: i64) -> Result<(), EngineError> {
+        let target = open_target(path, 0, Reach::Roots, &self.settings())?;
+        target.grow(size as u64).map_err(EngineError::Target)
     }
 
     fn volume_of(&self, job: &Job) -> Result<Volume, EngineError> {
@@ -165,18 +179,6 @@ pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str) -> rusqlite::Resul
         _ => volumes::leave(tx, volume.id, state, reason, clock::now_ms())?,
     }
     orders::log_volume(tx, &volume, kind, Severity::Error, || format!("Volume {} could not be {word}: {reason}", volume.title()))
-}
-
-fn create_file(volume: &Volume) -> Result<Target, EngineError> {
-    let path = Path::new(&volume.path);
-    make_private_directory(path.parent().unwrap_or(Path::new("/")))?;
-    Target::create(path, volume.size as u64).map_err(EngineError::Target)
-}
-
-/// A longer file reads as zeros where it was not before.
-fn set_length(path: &Path, size: i64) -> Result<(), EngineError> {
-    let target = Target::open(path, 0).map_err(EngineError::Target)?;
-    target.grow(size as u64).map_err(EngineError::Target)
 }
 
 fn copy_data(from: &Source, to: &Target, running: &Running) -> Result<(), EngineError> {

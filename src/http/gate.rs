@@ -9,7 +9,7 @@
 use super::body::{Chunked, LARGE, buffer};
 use super::head::{self, ALLOWED_METHODS, Framing, Head, Refusal, Scan};
 use super::server::{Backend, lock};
-use super::{Handler, Peer};
+use super::{Handler, Peer, Response};
 use log::{debug, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -404,7 +404,8 @@ impl Acceptor {
         self.warn("all HTTP connections are at work; a client is turned away with 503");
         let refusal = Refusal { status: 503, detail: "The server has too many connections; try again later." };
         // A new socket has room for this little in its send buffer, so the write does not wait.
-        let sent = socket.set_nonblocking(true).and_then(|()| (&socket).write_all(&error_response(refusal, false)));
+        let answer = error_response(self.shared.backend.refuse("", refusal), false);
+        let sent = socket.set_nonblocking(true).and_then(|()| (&socket).write_all(&answer));
         if sent.is_ok() && socket.shutdown(Shutdown::Write).is_ok() {
             self.lingering.push_back((Instant::now(), socket));
         }
@@ -485,11 +486,13 @@ struct Connection<'a> {
     buffer: Vec<u8>,
     /// The read timeout set on the socket.
     read_timeout: Duration,
+    /// What the request is about, as far as it is known.
+    target: String,
 }
 
 impl<'a> Connection<'a> {
     fn new(shared: &'a Shared, slot: Arc<Slot>, peer: Peer) -> Connection<'a> {
-        Connection { shared, slot, peer, buffer: Vec::new(), read_timeout: Duration::ZERO }
+        Connection { shared, slot, peer, buffer: Vec::new(), read_timeout: Duration::ZERO, target: String::new() }
     }
 
     fn run(mut self) {
@@ -504,7 +507,8 @@ impl<'a> Connection<'a> {
         };
         if let End::Refused(refusal) = end {
             debug!("refused a request of {:?} with {}: {}", self.peer, refusal.status, refusal.detail);
-            if self.slot.enter(Phase::Busy).is_ok() && self.send(&error_response(refusal, head_only)).is_ok() {
+            let answer = error_response(self.shared.backend.refuse(&self.target, refusal), head_only);
+            if self.slot.enter(Phase::Busy).is_ok() && self.send(&answer).is_ok() {
                 self.linger();
             }
         }
@@ -514,6 +518,7 @@ impl<'a> Connection<'a> {
     fn serve_one(&mut self, head_only: &mut bool) -> Result<bool, End> {
         let head = self.read_head();
         *head_only = head.as_ref().map_or(self.buffer.starts_with(b"HEAD "), |head| head.method == "HEAD");
+        self.target = head.as_ref().map_or_else(|_| head::target_in(&self.buffer), |head| head.target.clone());
         let head = head?;
         let mut body = self.read_body(&head)?;
         self.slot.enter(Phase::Busy)?;
@@ -708,23 +713,24 @@ impl Drop for Body<'_> {
     }
 }
 
-/// A response of the gate itself, which always ends the connection.
-fn error_response(refusal: Refusal, head_only: bool) -> Vec<u8> {
-    let body = serde_json::json!({ "detail": refusal.detail }).to_string();
-    let extra = match refusal.status {
-        405 => format!("Allow: {ALLOWED_METHODS}\r\n"),
-        503 => "Retry-After: 1\r\n".to_owned(),
-        _ => String::new(),
-    };
+/// The bytes of a response of the gate itself, which always ends the connection.
+fn error_response(response: Response, head_only: bool) -> Vec<u8> {
+    let mut fields: String = response.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    match response.status {
+        405 => fields += &format!("Allow: {ALLOWED_METHODS}\r\n"),
+        503 => fields += "Retry-After: 1\r\n",
+        _ => {}
+    }
     let date = chrono::Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
     let head = format!(
-        "HTTP/1.1 {} {}\r\nServer: cofferd\r\nDate: {date}\r\nContent-Type: application/json\r\n{extra}\
-         Content-Length: {}\r\nConnection: close\r\n\r\n",
-        refusal.status,
-        reason(refusal.status),
-        body.len()
+        "HTTP/1.1 {} {}\r\nServer: cofferd\r\nDate: {date}\r\n{fields}Content-Length: {}\r\nConnection: close\r\n\r\n",
+        response.status,
+        reason(response.status),
+        response.body.len()
     );
-    (head + if head_only { "" } else { &body }).into_bytes()
+    let mut bytes = head.into_bytes();
+    bytes.extend_from_slice(if head_only { b"" } else { &response.body });
+    bytes
 }
 
 /// Reason phrases (RFC 9110, section 15) of the statuses the gate sends itself.
@@ -751,15 +757,15 @@ mod tests {
 
     #[test]
     fn an_error_response_is_complete_and_closes() {
-        let refusal = Refusal { status: 405, detail: "No." };
-        let text = String::from_utf8(error_response(refusal, false)).unwrap();
+        let refusal = || Response::json(405, &serde_json::json!({"detail": "No."}));
+        let text = String::from_utf8(error_response(refusal(), false)).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"));
         for field in ["Allow: GET, ", "Connection: close", &format!("Content-Length: {}", body.len()), "Date: "] {
             assert!(head.contains(&format!("\r\n{field}")), "{field}");
         }
         assert_eq!(body, r#"{"detail":"No."}"#);
-        let head_only = error_response(refusal, true);
+        let head_only = error_response(refusal(), true);
         assert!(head_only.ends_with(b"\r\n\r\n") && head_only.len() == head.len() + 4);
     }
 

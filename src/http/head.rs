@@ -111,6 +111,12 @@ impl Scan {
     }
 }
 
+/// The target of a request whose head cannot be read, as well as that can be told: it decides on nothing but the form of the refusal.
+pub(super) fn target_in(bytes: &[u8]) -> String {
+    let line = bytes[..bytes.len().min(MAX_REQUEST_LINE)].split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    line.split(|byte| *byte == b' ').nth(1).map(|target| String::from_utf8_lossy(target).into_owned()).unwrap_or_default()
+}
+
 /// Reads a complete head, as found by [`Scan`].
 pub(super) fn parse(bytes: &[u8], max_headers: usize, max_body_bytes: usize) -> Result<Head, Refusal> {
     let line_end = bytes.windows(2).position(|pair| pair == b"\r\n").unwrap_or(bytes.len());

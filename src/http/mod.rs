@@ -23,6 +23,13 @@ pub enum Peer {
     Unix { uid: Option<u32> },
 }
 
+impl Peer {
+    /// Root of this host, or the daemon's own user, which is as much over cofferd.
+    pub fn is_administrator(self) -> bool {
+        matches!(self, Peer::Unix { uid: Some(uid) } if uid == 0 || uid == rustix::process::getuid().as_raw())
+    }
+}
+
 impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
@@ -102,4 +109,7 @@ impl Response {
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request.
     fn handle(&self, request: Request) -> Response;
+
+    /// Puts into a body what is wrong with a request for this path, or with what could be none; one that came no further than here.
+    fn refuse(&self, path: &str, status: u16, detail: &str) -> Response;
 }

@@ -75,6 +75,11 @@ impl Backend {
         })
     }
 
+    /// The handler's words for a request that it does not get.
+    pub fn refuse(&self, path: &str, refusal: Refusal) -> Response {
+        self.handler.refuse(path, refusal.status, refusal.detail)
+    }
+
     /// Sends one canonical request, in two parts, and returns the whole response as the client gets it,
     /// with `Connection: close` if `close` is set.
     pub fn exchange(&self, request: [&[u8]; 2], head_only: bool, close: bool) -> Result<Vec<u8>, Refusal> {
@@ -327,17 +332,18 @@ fn work(server: &tiny_http::Server, closing: &AtomicBool, handler: &dyn Handler)
 }
 
 fn serve(mut incoming: tiny_http::Request, handler: &dyn Handler) {
+    let path = incoming.url().to_owned();
     let response = match read_request(&mut incoming) {
         Ok(Some(request)) => call(request, handler),
         Ok(None) => Response::empty(204),
         Err(error) => {
             error!("a request could not be read from the gate: {error}");
-            internal_error()
+            internal_error(handler, &path)
         }
     };
     let response = to_tiny_http(response).or_else(|problem| {
         error!("a response was replaced by a 500: {problem}");
-        to_tiny_http(internal_error())
+        to_tiny_http(internal_error(handler, &path))
     });
     match response.map(|response| incoming.respond(response)) {
         Ok(Ok(())) => {}
@@ -379,17 +385,17 @@ fn parse_peer(value: &str) -> Option<Peer> {
 }
 
 fn call(request: Request, handler: &dyn Handler) -> Response {
-    let what = format!("{} {}", request.method, request.path);
+    let (what, path) = (format!("{} {}", request.method, request.path), request.path.clone());
     catch_unwind(AssertUnwindSafe(|| handler.handle(request))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
         error!("answering {what} panicked: {text}");
-        internal_error()
+        internal_error(handler, &path)
     })
 }
 
-fn internal_error() -> Response {
-    Response::json(500, &serde_json::json!({ "detail": "Internal server error; the log of the server says more." }))
+fn internal_error(handler: &dyn Handler, path: &str) -> Response {
+    handler.refuse(path, 500, "Internal server error; the log of the server says more.")
 }
 
 type TinyResponse = tiny_http::Response<Cursor<Vec<u8>>>;
@@ -441,6 +447,10 @@ mod tests {
                 "/big" => Response { status: 200, headers: Vec::new(), body: vec![b'x'; 3_000_000] },
                 _ => Response { status: 200, headers: Vec::new(), body: format!("{request:?}").into_bytes() },
             }
+        }
+
+        fn refuse(&self, _: &str, status: u16, detail: &str) -> Response {
+            Response::json(status, detail)
         }
     }
 

@@ -12,6 +12,7 @@
 mod buffer;
 mod error;
 mod extents;
+mod found;
 mod path;
 pub mod reflink;
 mod target;
@@ -20,8 +21,10 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+#[cfg(test)]
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Advice, OFlags, SeekFrom};
@@ -30,6 +33,9 @@ use rustix::io::Errno;
 pub use buffer::{ALIGNMENT, Buffer};
 pub use error::SourceError;
 pub use extents::{changes, trusted};
+pub use found::Found;
+use found::Identity;
+pub use path::resolve;
 pub use target::Target;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,38 +66,6 @@ pub struct Probe {
     pub size: u64,
 }
 
-/// Looks at a file or device that shall become a volume: resolves the path, opens it for reading, finds its size.
-pub fn probe(path: &Path) -> Result<Probe, SourceError> {
-    let canonical = path::canonical(path)?;
-    let source = Source::open(&canonical)?;
-    Ok(Probe { path: canonical, kind: source.kind, size: source.size })
-}
-
-/// What makes a file the same file: device and inode number, or for a device node the number of the device it stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    kind: Kind,
-    device: u64,
-    inode: u64,
-}
-
-impl Identity {
-    fn of(path: &Path, metadata: &std::fs::Metadata) -> Result<Identity, SourceError> {
-        let file_type = metadata.file_type();
-        if file_type.is_file() {
-            Ok(Identity { kind: Kind::File, device: metadata.dev(), inode: metadata.ino() })
-        } else if file_type.is_block_device() {
-            Ok(Identity { kind: Kind::Block, device: metadata.rdev(), inode: 0 })
-        } else if file_type.is_dir() {
-            Err(SourceError::Directory(path.to_path_buf()))
-        } else if file_type.is_symlink() {
-            Err(SourceError::Symlink(path.to_path_buf()))
-        } else {
-            Err(SourceError::NotAVolume(path.to_path_buf()))
-        }
-    }
-}
-
 /// A volume opened for reading.
 pub struct Source {
     path: PathBuf,
@@ -112,19 +86,20 @@ pub struct Source {
 pub type Hook = Box<dyn Fn(u64) -> io::Result<()> + Send + Sync>;
 
 impl Source {
-    /// Opens an absolute path without symbolic links (see [`probe`]).
-    pub fn open(path: &Path) -> Result<Source, SourceError> {
-        let file = path::open(path, OFlags::RDONLY)?;
+    pub fn of(found: &Found) -> Result<Source, SourceError> {
+        let path = found.path();
+        let file = found.open(OFlags::RDONLY)?;
         let io = |e| SourceError::of(path, e);
         let metadata = file.metadata().map_err(io)?;
-        let identity = Identity::of(path, &metadata)?;
+        let identity = found.identity();
         let size = size_of(&file, identity.kind).map_err(io)?;
         if size == 0 {
             return Err(SourceError::Empty(path.to_path_buf()));
         }
         Ok(Source {
             path: path.to_path_buf(),
-            direct: reopen_direct(&file, File::options().read(true)),
+            // Not every file system can do that.
+            direct: found.open(OFlags::RDONLY | OFlags::DIRECT).ok(),
             direct_works: AtomicBool::new(true),
             file,
             kind: identity.kind,
@@ -134,6 +109,16 @@ impl Source {
             #[cfg(test)]
             hook: None,
         })
+    }
+
+    #[cfg(test)]
+    pub fn open(path: &Path) -> Result<Source, SourceError> {
+        Source::of(&Found::at(path)?)
+    }
+
+    /// What it is, without the open file.
+    pub fn probe(&self) -> Probe {
+        Probe { path: self.path.clone(), kind: self.kind, size: self.size }
     }
 
     /// Bytes, as found when it was opened.
@@ -214,15 +199,14 @@ impl Source {
     /// file was written to since it was opened (its modification time changed; never true for devices).
     pub fn check(&self) -> Result<bool, SourceError> {
         self.check_size()?;
-        let now = match path::open(&self.path, OFlags::PATH) {
+        let now = match path::hold(&self.path) {
             Ok(file) => file.metadata().map_err(|e| SourceError::of(&self.path, e))?,
             Err(SourceError::Missing(path)) => return Err(SourceError::Vanished(path)),
             Err(SourceError::Symlink(_)) => return Err(SourceError::Replaced(self.path.clone())),
             Err(e) => return Err(e),
         };
-        match Identity::of(&self.path, &now) {
-            Ok(identity) if identity == self.identity => {}
-            _ => return Err(SourceError::Replaced(self.path.clone())),
+        if !self.identity.is_of(&now) {
+            return Err(SourceError::Replaced(self.path.clone()));
         }
         Ok(self.kind == Kind::File && (now.mtime(), now.mtime_nsec()) != self.modified)
     }
@@ -248,13 +232,6 @@ fn size_of(file: &File, kind: Kind) -> io::Result<u64> {
     }
 }
 
-/// Opens the file behind an open descriptor once more, for direct I/O. None if the file system cannot do that.
-fn reopen_direct(file: &File, options: &mut std::fs::OpenOptions) -> Option<File> {
-    use std::os::fd::AsRawFd;
-    use std::os::unix::fs::OpenOptionsExt;
-    options.custom_flags(OFlags::DIRECT.bits() as i32).open(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,13 +253,33 @@ mod tests {
         (dir, path)
     }
 
+    fn probe(path: &Path) -> Result<Source, SourceError> {
+        Source::open(&resolve(path)?)
+    }
+
     #[test]
-    fn probing_resolves_the_path_and_finds_the_size() {
+    fn resolving_follows_the_links() {
         let (_guard, dir) = dir();
         std::fs::write(dir.join("image"), b"12345").unwrap();
         symlink(dir.join("image"), dir.join("link")).unwrap();
-        let probed = probe(&dir.join("link")).unwrap();
+        let probed = probe(&dir.join("link")).unwrap().probe();
         assert_eq!(probed, Probe { path: dir.join("image"), kind: Kind::File, size: 5 });
+    }
+
+    #[test]
+    fn what_was_found_is_what_is_opened() {
+        let (_guard, dir) = dir();
+        std::fs::write(dir.join("image"), b"right").unwrap();
+        std::fs::write(dir.join("other"), b"wrong").unwrap();
+        let found = Found::at(&dir.join("image")).unwrap();
+        std::fs::hard_link(dir.join("image"), dir.join("link")).unwrap();
+        std::fs::rename(dir.join("other"), dir.join("image")).unwrap();
+        assert!(found.is(&dir.join("link")) && !found.is(&dir.join("image")));
+        let mut buffer = Buffer::new(4096);
+        assert_eq!(Source::of(&found).unwrap().read(0, 5, &mut buffer).unwrap(), b"right");
+        Target::over(&found, 5).unwrap().write(0, b"again").unwrap();
+        assert_eq!(std::fs::read(dir.join("link")).unwrap(), b"again");
+        assert_eq!(std::fs::read(dir.join("image")).unwrap(), b"wrong");
     }
 
     #[test]
@@ -294,7 +291,9 @@ mod tests {
         assert!(matches!(probe(&dir), Err(SourceError::Directory(_))));
         assert!(matches!(probe(&dir.join("empty")), Err(SourceError::Empty(_))));
         assert!(matches!(probe(&dir.join("pipe")), Err(SourceError::NotAVolume(_))));
-        assert!(matches!(probe(Path::new("/dev/null")), Err(SourceError::NotAVolume(_))));
+        for door in ["/dev/null", "/dev/zero", "/proc/kcore", "/proc/self/mem", "/sys/kernel/notes"] {
+            assert!(matches!(probe(Path::new(door)), Err(SourceError::NotAVolume(_) | SourceError::Missing(_))), "{door}");
+        }
         assert!(matches!(Source::open(Path::new("image")), Err(SourceError::NotAbsolute(_))));
         assert!(matches!(Source::open(&dir.join("../x")), Err(SourceError::NotAbsolute(_))));
     }

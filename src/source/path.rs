@@ -1,14 +1,15 @@
-//! Opening paths without being led astray by symbolic links.
+//! Following paths without being led astray by symbolic links.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Identity, Kind, SourceError};
+use super::SourceError;
 
 /// The directory a path lies in, open, and the last component.
 pub(super) struct Place<'a> {
@@ -17,21 +18,30 @@ pub(super) struct Place<'a> {
 }
 
 /// Resolves all symbolic links of an existing path, except that a name in `/dev` that stands for a block device is kept.
-pub(super) fn canonical(path: &Path) -> Result<PathBuf, SourceError> {
+pub fn resolve(path: &Path) -> Result<PathBuf, SourceError> {
     let absolute = std::path::absolute(path).map_err(|e| SourceError::of(path, e))?;
     let resolved = absolute.canonicalize().map_err(|e| SourceError::of(path, e))?;
-    if names(&absolute).is_ok() && is_device_name(&absolute) && open_device_name(&absolute, OFlags::PATH).is_ok() {
+    if names(&absolute).is_ok() && is_device_name(&absolute) && hold_device_name(&absolute).is_ok() {
         return Ok(absolute);
     }
     Ok(resolved)
 }
 
-/// Opens an absolute path, following no symbolic link but those between names in `/dev`.
-pub(super) fn open(path: &Path, flags: OFlags) -> Result<File, SourceError> {
-    match open_strictly(path, flags) {
-        Err(SourceError::Symlink(_)) if is_device_name(path) => open_device_name(path, flags),
+/// Holds (`O_PATH`) what lies at an absolute path, following no symbolic link but those between names in `/dev`.
+pub(super) fn hold(path: &Path) -> Result<File, SourceError> {
+    match hold_strictly(path) {
+        Err(SourceError::Symlink(_)) if is_device_name(path) => hold_device_name(path),
         result => result,
     }
+}
+
+/// Holds what has this name in a directory that was walked to; a symbolic link is refused.
+pub(super) fn hold_in(place: &Place, path: &Path) -> Result<File, SourceError> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = rustix::fs::openat(&place.directory, place.name, flags, Mode::empty());
+    let held = File::from(held.map_err(|e| SourceError::of(path, e.into()))?);
+    let metadata = held.metadata().map_err(|e| SourceError::of(path, e))?;
+    if metadata.is_symlink() { Err(SourceError::Symlink(path.to_path_buf())) } else { Ok(held) }
 }
 
 /// Walks to the directory of an absolute path, following no symbolic link.
@@ -56,22 +66,8 @@ pub(super) fn walk(path: &Path) -> Result<Place<'_>, SourceError> {
     Ok(Place { directory, name })
 }
 
-fn open_strictly(path: &Path, flags: OFlags) -> Result<File, SourceError> {
-    let place = walk(path)?;
-    // NONBLOCK: opening a pipe must not wait for its other end. It means nothing for files and block devices.
-    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    match rustix::fs::openat(&place.directory, place.name, flags, Mode::empty()) {
-        Ok(file) => {
-            let file = File::from(file);
-            // With O_PATH a link is opened itself.
-            let metadata = file.metadata().map_err(|e| SourceError::of(path, e))?;
-            if metadata.is_symlink() { Err(SourceError::Symlink(path.to_path_buf())) } else { Ok(file) }
-        }
-        Err(Errno::LOOP) => Err(SourceError::Symlink(path.to_path_buf())),
-        Err(Errno::ISDIR) => Err(SourceError::Directory(path.to_path_buf())),
-        Err(Errno::BUSY) => Err(SourceError::Busy(path.to_path_buf())),
-        Err(e) => Err(SourceError::of(path, e.into())),
-    }
+fn hold_strictly(path: &Path) -> Result<File, SourceError> {
+    hold_in(&walk(path)?, path)
 }
 
 /// True for names that only root can make: below `/dev`, but not in the shared memory that everybody writes to.
@@ -79,17 +75,14 @@ fn is_device_name(path: &Path) -> bool {
     path.starts_with("/dev") && !path.starts_with("/dev/shm")
 }
 
-fn open_device_name(path: &Path, flags: OFlags) -> Result<File, SourceError> {
+fn hold_device_name(path: &Path) -> Result<File, SourceError> {
     let resolved = path.canonicalize().map_err(|e| SourceError::of(path, e))?;
     if !is_device_name(&resolved) {
         return Err(SourceError::Symlink(path.to_path_buf()));
     }
-    let file = open_strictly(&resolved, flags)?;
-    let metadata = file.metadata().map_err(|e| SourceError::of(path, e))?;
-    match Identity::of(path, &metadata)?.kind {
-        Kind::Block => Ok(file),
-        Kind::File => Err(SourceError::Symlink(path.to_path_buf())),
-    }
+    let held = hold_strictly(&resolved)?;
+    let metadata = held.metadata().map_err(|e| SourceError::of(path, e))?;
+    if metadata.file_type().is_block_device() { Ok(held) } else { Err(SourceError::Symlink(path.to_path_buf())) }
 }
 
 fn names(path: &Path) -> Result<Vec<&OsStr>, SourceError> {

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, CWD, IFlags, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::path::{self, Place};
-use super::{Kind, Source, SourceError};
+use super::{Found, Kind, Source, SourceError};
 
 /// Seconds and nanoseconds.
 const UNTOUCHED: (i64, i64) = (0, 0);
@@ -63,7 +63,8 @@ fn copy(source: &Source, path: &Path) -> Result<Option<Source>, SourceError> {
     rustix::fs::linkat(CWD, unnamed, &place.directory, place.name, AtFlags::SYMLINK_FOLLOW).map_err(io)?;
     // A power cut may not take back what the copy shares with the image and what has been backed up of it.
     let synced = rustix::fs::fsync(&copy).and_then(|()| rustix::fs::fsync(readable(&place)?)).map_err(io);
-    let opened = synced.and_then(|()| Source::open(path));
+    // The copy itself, not what has its name by now.
+    let opened = synced.and_then(|()| Source::of(&Found::held(path, copy)?));
     if opened.is_err() {
         // Nobody would know of it.
         let _ = rustix::fs::unlinkat(&place.directory, place.name, AtFlags::empty());
@@ -73,7 +74,7 @@ fn copy(source: &Source, path: &Path) -> Result<Option<Source>, SourceError> {
 
 /// Opens a copy that [`keep`] has made. None if it is gone, or somebody has written to it.
 pub fn kept(path: &Path) -> Result<Option<Source>, SourceError> {
-    match own(path).and_then(|_| Source::open(path)) {
+    match own(path).and_then(|place| Source::of(&Found::in_place(&place, path)?)) {
         Ok(copy) => Ok(Some(copy).filter(|copy| copy.kind == Kind::File && copy.modified == UNTOUCHED)),
         Err(SourceError::Missing(_) | SourceError::Empty(_)) => Ok(None),
         Err(e) => Err(e),
@@ -206,7 +207,7 @@ mod tests {
             6..=8 => {
                 let mut buffer = Buffer::new(len.next_multiple_of(BLOCK) as usize);
                 buffer.fill(byte);
-                let direct = crate::source::reopen_direct(image, File::options().write(true)).unwrap();
+                let direct = crate::source::found::reopen(image, OFlags::WRONLY | OFlags::DIRECT).unwrap();
                 direct.write_all_at(&buffer, at / BLOCK * BLOCK).unwrap();
             }
             9 => rustix::fs::fallocate(image, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, len).unwrap(),

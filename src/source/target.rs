@@ -6,10 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Identity, Kind, SourceError, buffer, path, reopen_direct, size_of};
+use super::found::reopen;
+use super::{Found, Kind, SourceError, buffer, path, size_of};
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -37,7 +38,7 @@ impl Target {
         let directory = rustix::fs::openat(&place.directory, ".", flags, Mode::empty()).map_err(|e| io(e.into()))?;
         if let Err(e) = file.set_len(size) {
             // Too large for the file system; the caller cannot tell whether there is a file of its own.
-            let _ = rustix::fs::unlinkat(&place.directory, place.name, rustix::fs::AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&place.directory, place.name, AtFlags::empty());
             return Err(io(e));
         }
         Ok(Target::new(path, file, Some(directory.into()), size))
@@ -45,26 +46,37 @@ impl Target {
 
     /// Opens an existing file or device of at least `size` bytes; what lies beyond them stays as it is. A device that is
     /// mounted or otherwise claimed is refused.
-    pub fn open(path: &Path, size: u64) -> Result<Target, SourceError> {
-        let io = |e| SourceError::of(path, e);
-        let found = path::open(path, OFlags::PATH)?;
-        let identity = Identity::of(path, &found.metadata().map_err(io)?)?;
+    pub fn over(found: &Found, size: u64) -> Result<Target, SourceError> {
+        let path = found.path();
+        let kind = found.identity().kind;
         // Without O_CREAT, O_EXCL claims a block device (open(2)).
-        let claim = if identity.kind == Kind::Block { OFlags::EXCL } else { OFlags::empty() };
-        let file = path::open(path, OFlags::RDWR | claim)?;
-        if Identity::of(path, &file.metadata().map_err(io)?)? != identity {
-            return Err(SourceError::Replaced(path.to_path_buf()));
+        let claim = if kind == Kind::Block { OFlags::EXCL } else { OFlags::empty() };
+        let file = found.open(OFlags::RDWR | claim)?;
+        let has = size_of(&file, kind).map_err(|e| SourceError::of(path, e))?;
+        if has < size {
+            return Err(SourceError::TooSmall { path: path.to_path_buf(), found: has, needed: size });
         }
-        let found = size_of(&file, identity.kind).map_err(io)?;
-        if found < size {
-            return Err(SourceError::TooSmall { path: path.to_path_buf(), found, needed: size });
-        }
-        Ok(Target::new(path, file, None, found))
+        Ok(Target::new(path, file, None, has))
+    }
+
+    #[cfg(test)]
+    pub fn open(path: &Path, size: u64) -> Result<Target, SourceError> {
+        Target::over(&Found::at(path)?, size)
     }
 
     fn new(path: &Path, file: File, directory: Option<File>, size: u64) -> Target {
-        let direct = reopen_direct(&file, File::options().write(true));
+        let direct = reopen(&file, OFlags::WRONLY | OFlags::DIRECT).ok();
         Target { path: path.to_path_buf(), file, direct, direct_works: AtomicBool::new(true), directory, size }
+    }
+
+    /// Removes the name of a new file that shall not be, if it is still that file's.
+    pub fn discard(self) {
+        if let (Some(directory), Some(name), Ok(ours)) = (&self.directory, self.path.file_name(), rustix::fs::fstat(&self.file))
+            && let Ok(found) = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+            && (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino)
+        {
+            let _ = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+        }
     }
 
     pub fn path(&self) -> &Path {

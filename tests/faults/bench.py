@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.api import local, ok
+from helpers.api import Api, local, ok
 from helpers.disks import MIB
 from helpers.lab import INSTANCES, Lab
 from helpers.wait import wait_for
@@ -25,8 +25,21 @@ QUICK = "/dev/shm" if os.path.isdir("/dev/shm") else None
 needs_root = pytest.mark.skipif(os.geteuid() != 0 and not os.environ.get("CI"), reason="mounts and loop devices need root")
 
 
+class Administrator(Api):
+    """Staff, who names paths outside of the roots as root of this host."""
+
+    def request(self, method, target, body=None, **kw):
+        if method == "POST" and target in ("/ops/restores/", "/ops/snapshot/"):
+            return self.daemon.local.request(method, target, body, **kw)
+        return super().request(method, target, body, **kw)
+
+
 class Bench(Lab):
     """A Lab with the administrator's tasks."""
+
+    def __init__(self, daemon):
+        super().__init__(daemon)
+        self.api = Administrator(daemon, daemon.token)
 
     def task(self, target, body=None):
         """Runs a task under /ops/ to its end and returns it, whatever the end."""

@@ -1,9 +1,12 @@
 """An HTTP client for one user of a daemon, and readers for what comes back."""
 
 import re
+import socket
 import urllib.parse
 
 import requests
+import urllib3
+from requests.adapters import HTTPAdapter
 
 TIMESTAMP = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
 HEX32 = re.compile(r"^[0-9a-f]{32}$")
@@ -71,6 +74,32 @@ class Api:
         """All objects of a collection (up to 300), as the plain list of the body."""
         params.setdefault("page_size", 300)
         return ok(self.get(target, params=params))
+
+
+class LocalApi(Api):
+    """Requests over the daemon's Unix socket, without a token: from root, whom the daemon knows as the administrator of this host."""
+
+    def __init__(self, daemon):
+        super().__init__(daemon)
+        path = str(daemon.state_dir / "cofferd.sock")
+
+        class Connection(urllib3.connection.HTTPConnection):
+            def _new_conn(self):
+                made = socket.socket(socket.AF_UNIX)
+                made.settimeout(60)
+                made.connect(path)
+                return made
+
+        class Pool(urllib3.HTTPConnectionPool):
+            ConnectionCls = Connection
+
+        class Adapter(HTTPAdapter):
+            def get_connection_with_tls_context(self, *_, **__):
+                return self.pool
+
+        adapter = Adapter()
+        adapter.pool = Pool("localhost")
+        self.session.mount("http://", adapter)
 
 
 def links(response):

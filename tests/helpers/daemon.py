@@ -12,7 +12,7 @@ import tomllib
 from datetime import datetime, timezone
 from pathlib import Path
 
-from helpers.api import Api
+from helpers.api import Api, LocalApi
 from helpers.wait import wait_for
 
 STOP_S = 40
@@ -198,6 +198,11 @@ class Daemon:
         if self._staff is None:
             self._staff = Api(self, self.token)
         return self._staff
+
+    @property
+    def local(self):
+        """As root of this host, over the Unix socket."""
+        return LocalApi(self)
 
     @property
     def anonymous(self):

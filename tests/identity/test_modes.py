@@ -43,6 +43,7 @@ def test_over_the_unix_socket_too(open_daemon):
 
 @pytest.mark.parametrize("headers", [
     {"X-Forwarded-For": "10.0.0.1"}, {"X-Forwarded-Proto": "https"}, {"X-Forwarded-Host": "x"}, {"Forwarded": "for=10.0.0.1"},
+    {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "null"},
     {"X-Real-IP": "10.0.0.1"}, {"Via": "1.1 proxy"}, {"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Host": "localhost.evil.example:8776"},
     {"Host": "127.0.0.1.evil.example"}, {"Host": "backup"},
 ])

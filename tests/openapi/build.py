@@ -68,8 +68,8 @@ GiB, rounded up.
 A path has no final slash; `.json` may be appended to the path of one object.
 
 **Errors** are one object under a key that the status chooses, with `code` and `message`. The checks come in this order: the body \
-(400), the object (404), the role (403), the state (400), the quota (413, with `Retry-After: 0`). What the gate refuses has the shape \
-of the Waldur dialect."""
+(400), the object (404), the role (403), the state (400), the quota (413, with `Retry-After: 0`). What is no proper \
+HTTP is refused in the same shape, of Cinder or of Keystone by the path."""
 
 
 def merged(*parts):

@@ -78,10 +78,10 @@ def body_of(name, description, headers=()):
     return out
 
 
-# The gate answers these before anybody knows which part of the API is meant.
+# The gate answers these before anybody looks at the path but for the form of the answer.
 GATE_SCHEMAS = {
     "Url": {"type": "string", "format": "uri", "pattern": "^https?://"},
-    "Detail": fixed({"detail": STRING}, description="Every error of the Waldur part but 400 for a body or a filter, and every refusal of the gate."),
+    "Detail": fixed({"detail": STRING}, description="Every error of the Waldur part but 400 for a body or a filter."),
 }
 GATE_HEADERS = {
     "Allow": {"description": "The methods of this path.", "schema": STRING},

@@ -4,7 +4,7 @@ Fields that come with a microversion or are for admins only are optional in the 
 """
 
 from common import (
-    BOOLEAN, COUNT, GATE_BY_CODE, INTEGER, JSON, STRING, URL, VOLUME_STATES, array, body_of, choice, described, fixed, nullable, number,
+    BOOLEAN, COUNT, INTEGER, JSON, STRING, URL, VOLUME_STATES, array, body_of, choice, described, fixed, nullable, number,
     ref, schema, text,
 )
 
@@ -159,6 +159,7 @@ SCHEMAS = {
     "ItemNotFoundFault": error("itemNotFound"),
     "OverLimitFault": error("overLimit", retryAfter={"const": "0"}),
     "TooManyFault": error("overLimit", retryAfter=text("Seconds.", pattern="^[0-9]+$")),
+    "BadMethodFault": error("badMethod"),
     "BadMediaTypeFault": error("badMediaType"),
     "NotImplementedFault": error("notImplemented"),
     "UnavailableFault": error("serviceUnavailable", retryAfter=text("Seconds.", pattern="^[0-9]+$")),
@@ -453,11 +454,6 @@ PARAMETERS = {
 PAGING = ["limit", "marker", "offset", "sort", "sort_key", "sort_dir", "with_count", "all_tenants", "owner"]
 
 
-def either(name):
-    """The gate refuses some requests with the same status."""
-    return {"anyOf": [schema(name), schema("Detail")]}
-
-
 def cinder(name, description, **headers):
     return body_of(name, description, CINDER_HEADERS | {key.replace("_", "-"): value for key, value in headers.items()})
 
@@ -467,39 +463,43 @@ def keystone(name, description, **headers):
 
 
 RESPONSES = {
-    "CinderBadRequest": cinder(either("BadRequestFault"), "The body, a parameter, the version or the project is wrong, or the state forbids it."),
+    "CinderBadRequest": cinder("BadRequestFault", "The body, a parameter, the version or the project is wrong, or the state forbids it."),
     "CinderUnauthorized": cinder("KeystoneError", "No valid token.", WWW_Authenticate="KeystoneUri"),
     "CinderForbidden": cinder("ForbiddenFault", "Your role in the project does not allow it."),
     "CinderNotFound": cinder("ItemNotFoundFault", "Not there, not visible to you, or not at this version."),
     "CinderNotAcceptable": cinder("ComputeFault", "The version is none of 3.0 to 3.71."),
     "CinderPreconditionFailed": cinder("ComputeFault", "Somebody has changed the metadata meanwhile."),
-    "CinderOverLimit": cinder(either("OverLimitFault"), "A quota would be exceeded, or the body is larger than 112 KiB.", Retry_After="NoRetry"),
+    "CinderOverLimit": cinder("OverLimitFault", "A quota would be exceeded, or the body is larger than 112 KiB.", Retry_After="NoRetry"),
     "CinderBadMediaType": cinder("BadMediaTypeFault", "The body is not JSON."),
     "CinderFailure": cinder("ComputeFault", "A fault of cofferd; its log says more."),
-    "CinderNotImplemented": cinder(either("NotImplementedFault"), "A method or transfer coding that this is no server for."),
+    "CinderNotImplemented": cinder("NotImplementedFault", "A method or transfer coding that this is no server for."),
     "CinderTooMany": cinder("TooManyFault", "Too many wrong passwords; try again later.", Retry_After="Retry-After"),
-    "CinderUnavailable": cinder(either("UnavailableFault"), "Too busy; try again.", Retry_After="Retry-After"),
+    "CinderUnavailable": cinder("UnavailableFault", "Too busy; try again.", Retry_After="Retry-After"),
+    "CinderMethodNotAllowed": cinder("BadMethodFault", "TRACE.", Allow="Allow"),
+    "CinderRefused": cinder("ComputeFault", "The request is no proper HTTP, too long, or took too long to arrive."),
     "CinderDiskFull": cinder("ComputeFault", "The disk is full."),
-    "KeystoneBadRequest": keystone(either("KeystoneError"), "The body or a header is wrong."),
+    "KeystoneBadRequest": keystone("KeystoneError", "The body or a header is wrong."),
     "KeystoneUnauthorized": keystone("KeystoneError", "No valid token, or a wrong user, password or project.", WWW_Authenticate="KeystoneUri"),
     "KeystoneForbidden": keystone("KeystoneError", "Not yours."),
     "KeystoneNotFound": keystone("KeystoneError", "Not there, or not visible to you."),
-    "KeystoneMethodNotAllowed": keystone(either("KeystoneError"), "Any other method than those of this path.", Allow="Allow"),
+    "KeystoneMethodNotAllowed": keystone("KeystoneError", "Any other method than those of this path.", Allow="Allow"),
+    "KeystoneRefused": keystone("KeystoneError", "The request is no proper HTTP, too long, or took too long to arrive."),
     "KeystoneConflict": keystone("KeystoneError", "There is one of this name."),
     "KeystoneTooMany": keystone("KeystoneError", "Too many logins; try again later.", Retry_After="Retry-After"),
     "KeystoneFailure": keystone("KeystoneError", "A fault of cofferd; its log says more."),
-    "KeystoneUnavailable": keystone(either("KeystoneError"), "Too busy; try again.", Retry_After="Retry-After"),
+    "KeystoneUnavailable": keystone("KeystoneError", "Too busy; try again.", Retry_After="Retry-After"),
     "KeystoneDiskFull": keystone("KeystoneError", "The disk is full."),
 }
 
-CINDER_BY_CODE = GATE_BY_CODE | {
-    400: "CinderBadRequest", 401: "CinderUnauthorized", 403: "CinderForbidden", 404: "CinderNotFound", 406: "CinderNotAcceptable",
+REFUSED = (408, 414, 417, 431, 505)
+CINDER_BY_CODE = dict.fromkeys(REFUSED, "CinderRefused") | {
+    405: "CinderMethodNotAllowed", 400: "CinderBadRequest", 401: "CinderUnauthorized", 403: "CinderForbidden", 404: "CinderNotFound", 406: "CinderNotAcceptable",
     412: "CinderPreconditionFailed", 413: "CinderOverLimit", 415: "CinderBadMediaType", 429: "CinderTooMany", 500: "CinderFailure", 501: "CinderNotImplemented",
     503: "CinderUnavailable", 507: "CinderDiskFull",
 }
-KEYSTONE_BY_CODE = GATE_BY_CODE | {
+KEYSTONE_BY_CODE = dict.fromkeys(REFUSED, "KeystoneRefused") | {
     400: "KeystoneBadRequest", 401: "KeystoneUnauthorized", 403: "KeystoneForbidden", 404: "KeystoneNotFound", 405: "KeystoneMethodNotAllowed",
-    409: "KeystoneConflict", 413: "ContentTooLarge", 429: "KeystoneTooMany", 500: "KeystoneFailure", 501: "NotImplemented",
+    409: "KeystoneConflict", 413: "KeystoneRefused", 429: "KeystoneTooMany", 500: "KeystoneFailure", 501: "KeystoneRefused",
     503: "KeystoneUnavailable", 507: "KeystoneDiskFull",
 }
 EVERYWHERE = {400, 405, 408, 413, 414, 417, 431, 500, 501, 503, 505}

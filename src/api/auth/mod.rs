@@ -96,13 +96,11 @@ fn by_token(connection: &Connection, credentials: &str) -> Result<Identity, Auth
 }
 
 fn local_administrator(connection: &Connection, peer: Peer) -> Result<Identity, AuthError> {
-    match peer {
-        Peer::Unix { uid: Some(uid) } if uid == 0 || uid == rustix::process::getuid().as_raw() => {
-            let user = users::any_staff(connection)?.ok_or(AuthError::None)?;
-            Ok(Identity::load(connection, user)?)
-        }
-        _ => Err(AuthError::None),
+    if !peer.is_administrator() {
+        return Err(AuthError::None);
     }
+    let user = users::any_staff(connection)?.ok_or(AuthError::None)?;
+    Ok(Identity::load(connection, user)?)
 }
 
 // ---- tokens

@@ -11,6 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use rusqlite::Connection;
 
 use super::{AuthError, HashPermit, Identity, by_token, local_administrator, token_hash, verify_password};
+use crate::api::proxy::client;
 use crate::api::text::parse_uuid;
 use crate::app::App;
 use crate::catalog::projects::{self, Project};
@@ -98,7 +99,7 @@ pub fn authenticate(app: &Arc<App>, request: &Request) -> Result<Caller, CallerE
         return app.db.read(|c| holder_of(c, token.trim()));
     }
     match request.header("authorization").map(|value| value.split_once(' ').unwrap_or((value, ""))) {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("basic") => by_password(app, request.peer, rest),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("basic") => by_password(app, client(&app.config(), request), rest),
         Some(_) => app.db.read(|c| Ok(Caller::unscoped(by_token(c, request.header("authorization").unwrap_or_default())?))),
         None => app.db.read(|c| Ok(Caller::unscoped(local_administrator(c, request.peer)?))),
     }
@@ -135,15 +136,14 @@ pub fn prove(app: &App, who: &str, peer: Peer, password: &str, phc: Option<&str>
         return Ok(true);
     }
     let _permit = HashPermit::wait().ok_or(CallerError::Busy(1))?;
+    // Others have failed while this one waited.
+    app.throttle.check(who, peer).map_err(CallerError::Busy)?;
     // Another request may have found out meanwhile.
     if phc.is_some_and(|phc| app.verified.knows(password, phc)) {
         return Ok(true);
     }
     let right = verify_password(password, phc);
     app.throttle.record(who, peer, right);
-    if !right {
-        log::warn!("a login as {who:?} from {peer} was refused: there is no such user, or the password is wrong");
-    }
     if let Some(phc) = phc.filter(|_| right) {
         app.verified.remember(password, phc);
     }
@@ -172,7 +172,9 @@ fn is_from_this_host(request: &Request) -> bool {
         Peer::Unix { .. } => true,
     };
     let passed_on = |name: &str| name.starts_with("x-forwarded") || ["forwarded", "x-real-ip", "via", "origin"].contains(&name);
-    near && names_this_host(request.host()) && !request.headers.iter().any(|(name, _)| passed_on(name))
+    // A page elsewhere can have a browser fetch from an address of this host, too.
+    let elsewhere = |name: &str, value: &str| name == "sec-fetch-site" && !matches!(value, "none" | "same-origin");
+    near && names_this_host(request.host()) && !request.headers.iter().any(|(name, value)| passed_on(name) || elsewhere(name, value))
 }
 
 /// An address or `localhost`, with or without a port: no name that somebody else could give to this host.

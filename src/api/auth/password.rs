@@ -1,7 +1,7 @@
 //! Passwords: how they are hashed and compared, what makes one good enough, and how guessing them is slowed down.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -161,60 +161,96 @@ impl Verified {
     }
 }
 
-/// Failed logins of one user from one address, so that a password cannot be guessed at leisure.
+/// Failed logins, so that a password cannot be guessed at leisure: of one user from one place, and of all users together from one
+/// place, for whom else would a list of names be good? Never of one user from everywhere, or whoever knows a name could lock it out;
+/// what many places can try together is bounded by how fast passwords are hashed.
 pub struct Throttle {
     attempts: u32,
     window: Duration,
-    /// How many since when.
-    failures: Mutex<HashMap<Who, (u32, Instant)>>,
+    seen: Mutex<Seen>,
 }
 
-/// A user name as it was tried, and the address it came from (None: the Unix socket).
-type Who = (String, Option<IpAddr>);
+#[derive(Default)]
+struct Seen {
+    /// How many since when.
+    failures: HashMap<Who, (u32, Instant)>,
+    /// Who has logged in from where: what others try from there is no reason to turn them away.
+    known: HashMap<Who, Instant>,
+}
 
-/// The table is swept when it has grown to this many entries.
-const REMEMBERED_FAILURES: usize = 10_000;
+/// A user name as it was tried, None: whoever; and the place it came from, None: the Unix socket.
+type Who = (Option<String>, Option<IpAddr>);
+
+/// A place may fail with this many users' worth of attempts: several people, or a machine of them, may be behind one address.
+const USERS_OF_A_PLACE: u32 = 10;
+/// A table is swept when it has grown to this many entries.
+const REMEMBERED: usize = 10_000;
+const KNOWN_LIFE: Duration = Duration::from_secs(30 * 86_400);
 
 impl Throttle {
     pub fn new(attempts: u32, window: Duration) -> Throttle {
-        Throttle { attempts, window, failures: Mutex::default() }
+        Throttle { attempts, window, seen: Mutex::default() }
     }
 
-    fn key(username: &str, peer: Peer) -> Who {
-        let address = match peer {
-            Peer::Tcp(address) => Some(address),
-            Peer::Unix { .. } => None,
-        };
-        (username.to_string(), address)
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// May this user try from there? Otherwise the seconds to wait.
     pub fn check(&self, username: &str, peer: Peer) -> Result<(), u64> {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        match failures.get(&Throttle::key(username, peer)) {
-            Some((count, since)) if *count >= self.attempts && since.elapsed() < self.window => {
-                Err((self.window - since.elapsed()).as_secs().max(1))
-            }
-            _ => Ok(()),
+        let seen = self.seen();
+        let (user, place) = keys(username, peer);
+        let full = |who: &Who, most: u32| match seen.failures.get(who) {
+            Some((count, since)) if *count >= most && since.elapsed() < self.window => Some((self.window - since.elapsed()).as_secs().max(1)),
+            _ => None,
+        };
+        let known = seen.known.get(&user).is_some_and(|at| at.elapsed() < KNOWN_LIFE);
+        let wait = full(&user, self.attempts);
+        match wait.or_else(|| full(&place, self.attempts.saturating_mul(USERS_OF_A_PLACE)).filter(|_| !known)) {
+            Some(seconds) => Err(seconds),
+            None => Ok(()),
         }
     }
 
     pub fn record(&self, username: &str, peer: Peer, success: bool) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = Throttle::key(username, peer);
+        let mut seen = self.seen();
+        let (user, place) = keys(username, peer);
         if success {
-            failures.remove(&key);
+            seen.failures.remove(&user);
+            if seen.known.len() >= REMEMBERED {
+                seen.known.retain(|_, at| at.elapsed() < self.window);
+            }
+            if seen.known.len() < REMEMBERED {
+                seen.known.insert(user, Instant::now());
+            }
             return;
         }
-        if failures.len() >= REMEMBERED_FAILURES {
-            failures.retain(|_, (_, since)| since.elapsed() < self.window);
+        log::warn!("a login as {username:?} from {peer} was refused: there is no such user, or the password is wrong");
+        if seen.failures.len() >= REMEMBERED {
+            seen.failures.retain(|_, (_, since)| since.elapsed() < self.window);
         }
-        let entry = failures.entry(key).or_insert((0, Instant::now()));
-        if entry.1.elapsed() >= self.window {
-            *entry = (0, Instant::now());
+        for who in [user, place] {
+            let entry = seen.failures.entry(who).or_insert((0, Instant::now()));
+            if entry.1.elapsed() >= self.window {
+                *entry = (0, Instant::now());
+            }
+            entry.0 = entry.0.saturating_add(1);
         }
-        entry.0 += 1;
     }
+}
+
+fn keys(username: &str, peer: Peer) -> (Who, Who) {
+    let place = match peer {
+        Peer::Tcp(IpAddr::V6(address)) => Some(network(address)),
+        Peer::Tcp(address) => Some(address),
+        Peer::Unix { .. } => None,
+    };
+    ((Some(username.to_string()), place), (None, place))
+}
+
+/// The /64 that an IPv6 address is of: whoever has one of its addresses has all 2^64 of them (RFC 4291, 2.5.1).
+fn network(address: Ipv6Addr) -> IpAddr {
+    Ipv6Addr::from(u128::from(address) >> 64 << 64).into()
 }
 
 #[cfg(test)]
@@ -255,6 +291,23 @@ mod tests {
         assert!(throttle.check("bob", peer).is_ok());
         throttle.record("alice", peer, true);
         assert!(throttle.check("alice", peer).is_ok());
+    }
+
+    #[test]
+    fn a_place_is_bounded_whatever_the_names_but_who_is_known_there_is_let_in() {
+        let throttle = Throttle::new(2, Duration::from_secs(60));
+        let peer = |text: &str| Peer::Tcp(text.parse().unwrap());
+        throttle.record("alice", peer("2001:db8::1"), true);
+        for n in 0..2 * USERS_OF_A_PLACE {
+            assert!(throttle.check("bob", peer("2001:db8::ffff")).is_ok());
+            throttle.record(&format!("nobody{n}"), peer(&format!("2001:db8::{n:x}")), false);
+        }
+        assert!(throttle.check("bob", peer("2001:db8::ffff")).is_err());
+        assert!(throttle.check("bob", peer("2001:db8:0:1::1")).is_ok());
+        assert!(throttle.check("alice", peer("2001:db8::2")).is_ok());
+        throttle.record("alice", peer("2001:db8::3"), false);
+        throttle.record("alice", peer("2001:db8::4"), false);
+        assert!(throttle.check("alice", peer("2001:db8::5")).is_err());
     }
 
     #[test]

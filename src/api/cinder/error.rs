@@ -15,7 +15,7 @@ pub struct CinderError {
 }
 
 impl CinderError {
-    fn new(status: u16, message: impl Into<String>) -> CinderError {
+    pub(super) fn new(status: u16, message: impl Into<String>) -> CinderError {
         CinderError { status, message: message.into(), retry_after: None }
     }
 

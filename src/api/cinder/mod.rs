@@ -27,7 +27,7 @@ mod wire;
 use std::sync::Arc;
 
 use crate::api::auth::openstack::{self, CallerError, Level, ScopeError};
-use crate::api::base_url::base_url;
+use crate::api::proxy::base_url;
 use crate::api::identity;
 use crate::api::text::parse_uuid;
 use crate::app::App;
@@ -63,11 +63,21 @@ pub fn handle(app: &Arc<App>, request: &Request, segments: &[&str]) -> Response 
         Ok(version) => answer(app, request, segments, version),
         Err(error) => error.into_response(),
     };
+    labelled(response, echoed)
+}
+
+/// The answer to a request that came no further than to the gate.
+pub fn refusal(status: u16, message: &str) -> Response {
+    labelled(CinderError::new(status, message).into_response(), Microversion::MIN)
+}
+
+/// What each answer has.
+fn labelled(response: Response, version: Microversion) -> Response {
     let id = format!("req-{}", uuid::Uuid::new_v4());
     response
         .with_header("x-openstack-request-id", id.as_str())
         .with_header("x-compute-request-id", id.as_str())
-        .with_header("OpenStack-API-Version", format!("volume {echoed}"))
+        .with_header("OpenStack-API-Version", format!("volume {version}"))
         .with_header("Vary", "OpenStack-API-Version")
 }
 

@@ -17,7 +17,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    fn new(status: u16, message: impl Into<String>) -> Fault {
+    pub(super) fn new(status: u16, message: impl Into<String>) -> Fault {
         Fault { status, message: message.into(), header: None }
     }
 
@@ -71,9 +71,16 @@ fn title(status: u16) -> &'static str {
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        408 => "Request Timeout",
         409 => "Conflict",
+        413 => "Request Entity Too Large",
+        414 => "Request-URI Too Long",
+        417 => "Expectation Failed",
         429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
         503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
         507 => "Insufficient Storage",
         _ => "Internal Server Error",
     }

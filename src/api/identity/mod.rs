@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::api::auth::openstack::{self, Caller};
-use crate::api::base_url::base_url;
+use crate::api::proxy::base_url;
 use crate::api::text;
 use crate::app::App;
 use crate::http::{Request, Response};
@@ -27,6 +27,11 @@ pub fn handle(app: &Arc<App>, request: &Request, rest: &[&str]) -> Response {
     let context = Context { app, request, base: base_url(app, request) };
     let answer = route(&context, rest).unwrap_or_else(|fault| fault.into_response(&context.base));
     answer.with_header("Vary", "X-Auth-Token")
+}
+
+/// The answer to a request that came no further than to the gate.
+pub fn refusal(status: u16, message: &str) -> Response {
+    Fault::new(status, message).into_response("").with_header("Vary", "X-Auth-Token")
 }
 
 /// The answer to an OpenStack request that has no caller, here and in the volume API: it tells where to log in.

@@ -10,6 +10,7 @@ use super::fault::{Fault, IdentityResult};
 use super::{Context, catalog, timestamp};
 use crate::api::auth::openstack::{Caller, Level, prove};
 use crate::api::auth::{new_token, token_hash};
+use crate::api::proxy::client;
 use crate::api::text::parse_uuid;
 use crate::catalog::credentials::{self, Credential};
 use crate::catalog::projects::{self, Project};
@@ -101,7 +102,7 @@ struct Grant {
 }
 
 fn examine(context: &Context, proof: &Proof) -> Result<Proven, Fault> {
-    let (app, peer) = (context.app, context.request.peer);
+    let (app, peer) = (context.app, client(&context.app.config(), context.request));
     match proof {
         Proof::Token(token) => Ok(Proven::Token(token_hash(token))),
         Proof::Password { user, password } => {

@@ -18,6 +18,7 @@ use crate::engine::emit::MAP_LOST;
 use crate::clock;
 use crate::engine::scrub::Rate;
 use crate::engine::tasks::{RESTORE, SCRUB, Task};
+use crate::engine::places::{self, Reach};
 use crate::engine::{EngineError, orders, restore};
 use crate::http::Response;
 use crate::model::backup::{BackupAction, BackupState};
@@ -78,7 +79,7 @@ pub fn restore(context: &Context) -> ApiResult {
         }
         let path = check_target(context, &path, mode == "create")?;
         let volume_id = check_at_rest(tx, &backup, &path)?;
-        let target = restore::path_target(&path, position, mode == "create", task.id);
+        let target = restore::path_target(&path, position, mode == "create", reach(context), task.id);
         orders::restore_to_path(tx, &backup, volume_id, &target).map_err(|refusal| ApiError::refused("restore", refusal))
     });
     if let Err(error) = promised {
@@ -89,19 +90,21 @@ pub fn restore(context: &Context) -> ApiResult {
     Ok(accepted(&task))
 }
 
+/// The administrator of this host may name any path, for he could write there himself. Who comes from elsewhere with a token of
+/// staff may not: it would be write access to the whole host.
+fn reach(context: &Context) -> Reach {
+    if context.request.peer.is_administrator() { Reach::Host } else { Reach::Roots }
+}
+
 /// The resolved path: an existing one, or a new name in an existing directory. Never one of the coffer's own files.
 fn check_target(context: &Context, path: &Path, create: bool) -> Result<PathBuf, ApiError> {
     let refuse = |message: String| ApiError::field("path", message);
-    let own = |path: &Path| match context.app.config().is_own(path) {
-        true => Err(refuse(format!("{} belongs to the coffer itself; choose another place.", path.display()))),
-        false => Ok(()),
-    };
-    own(path)?;
-    let path = match create {
-        true => new_path(path).map_err(refuse)?,
-        false => crate::source::probe(path).map_err(|error| refuse(error.to_string()))?.path,
-    };
-    own(&path)?;
+    let (reach, settings) = (reach(context), context.app.engine.settings());
+    if !create {
+        return Ok(places::probe(path, reach, &settings).map_err(|error| refuse(error.to_string()))?.path);
+    }
+    let path = new_path(path).map_err(refuse)?;
+    places::check_new(&path, reach, &settings).map_err(|error| refuse(error.to_string()))?;
     Ok(path)
 }
 
@@ -136,7 +139,8 @@ fn new_path(path: &Path) -> Result<PathBuf, String> {
     let path = parent.canonicalize().map_err(|error| format!("{}: {error}", parent.display()))?.join(name);
     match path.symlink_metadata() {
         Ok(_) => Err(format!("{} exists already; choose another name.", path.display())),
-        Err(_) => Ok(path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(path),
+        Err(error) => Err(format!("{}: {error}", path.display())),
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::error::ApiError;
 use super::fields::Fields;
 use crate::api::auth::Identity;
-use crate::api::base_url::base_url;
+use crate::api::proxy::base_url;
 use crate::api::text;
 use crate::app::App;
 use crate::catalog::list::{Filter, Page};

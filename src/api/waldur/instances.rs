@@ -20,7 +20,7 @@ use crate::catalog::volumes::{self, NewVolume, Volume};
 use crate::catalog::{backups, jobs, new_uuid, projects, schedules};
 use crate::clock;
 use crate::engine::orders;
-use crate::engine::places::check_allowed;
+use crate::engine::places::{self, Reach};
 use crate::http::Response;
 use crate::model::instance::InstanceState;
 use crate::model::quota::{QuotaName, gib, mib};
@@ -342,8 +342,8 @@ fn read_volume(context: &Context, tx: &Transaction, item: &Value, index: usize, 
         if volume.status != VolumeState::Available {
             return Ok(Err(format!("The volume {uuid} is {}; only an available volume can become a disk of an instance.", volume.status.as_str())));
         }
-        return Ok(match source::probe(Path::new(&volume.path)) {
-            Ok(probe) => Ok((Wanted::Registered { volume: Box::new(volume) }, probe, bootable)),
+        return Ok(match places::open_source(Path::new(&volume.path), &context.app.engine.settings()) {
+            Ok(source) => Ok((Wanted::Registered { volume: Box::new(volume) }, source.probe(), bootable)),
             Err(error) => Err(error.to_string()),
         });
     }
@@ -359,17 +359,10 @@ fn read_volume(context: &Context, tx: &Transaction, item: &Value, index: usize, 
 
 /// A path that may be registered: a raw image or block device under an allowed root, not registered yet.
 pub fn check_path(context: &Context, tx: &Transaction, path: &str) -> Result<Result<source::Probe, String>, ApiError> {
-    let settings = context.app.engine.settings();
-    if context.app.config().is_own(Path::new(path)) {
-        return Ok(Err(format!("{path} belongs to the coffer itself and is no volume.")));
-    }
-    let probe = match source::probe(Path::new(path)) {
+    let probe = match places::probe(Path::new(path), Reach::Roots, &context.app.engine.settings()) {
         Ok(probe) => probe,
         Err(error) => return Ok(Err(error.to_string())),
     };
-    if let Err(error) = check_allowed(&probe.path, &settings) {
-        return Ok(Err(error.to_string()));
-    }
     let Some(text) = probe.path.to_str() else {
         return Ok(Err("The path is no UTF-8.".into()));
     };

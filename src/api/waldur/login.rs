@@ -8,6 +8,7 @@ use super::context::{ApiResult, describe, parse_body};
 use super::error::ApiError;
 use super::fields::{Fields, Text};
 use crate::api::auth;
+use crate::api::proxy::client;
 use crate::app::App;
 use crate::catalog::users;
 use crate::clock;
@@ -38,16 +39,18 @@ fn login(app: &Arc<App>, request: &Request) -> ApiResult {
     let (Some(username), Some(password)) = (username, password) else {
         return Err(ApiError::field("password", "Not a valid string."));
     };
-    if let Err(seconds) = app.throttle.check(&username, request.peer) {
+    let peer = client(&app.config(), request);
+    let throttled = |seconds: u64| {
         let message = format!("Request was throttled. Expected available in {seconds} seconds.");
-        return Err(ApiError::detail(429, message).with_header("Retry-After", seconds.to_string()));
-    }
+        ApiError::detail(429, message).with_header("Retry-After", seconds.to_string())
+    };
+    app.throttle.check(&username, peer).map_err(throttled)?;
     let _permit = auth::HashPermit::take().ok_or_else(|| {
         ApiError::detail(503, "Too many logins at once; try again in a second.").with_header("Retry-After", "1".into())
     })?;
     let user = app.db.read(|c| users::by_name(c, &username))?;
     let right = auth::verify_password(&password, user.as_ref().and_then(|user| user.password.as_deref()));
-    app.throttle.record(&username, request.peer, right);
+    app.throttle.record(&username, peer, right);
     let Some(user) = user.filter(|_| right) else {
         return Err(unauthorized("Invalid username/password"));
     };
