@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::catalog::events;
+use crate::catalog::{events, meta};
 use crate::clock;
 use crate::db::Db;
 use crate::engine::Engine;
@@ -15,6 +15,8 @@ use crate::engine::Engine;
 const TICK: Duration = Duration::from_secs(1);
 /// A clock that went back by more than this was set; less is ordinary correction.
 const STEP_BACK_MS: i64 = 10_000;
+/// While writing fails, how often to see whether it works again.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// Ticks without a request or an ended job until memory is given back.
 const QUIET_TICKS: u32 = 5;
 
@@ -77,16 +79,21 @@ impl Timer {
 
     fn run(&self, engine: &Engine, db: &Db, expiry_interval: Duration) {
         let mut last_expiry: Option<Instant> = None;
+        let mut last_try = Instant::now();
         let mut burst = Burst::default();
         let mut last_seen = i64::MAX; // so that the first look counts as a step back
         while self.sleep() {
             let now = clock::now_ms();
-            if now < last_seen.saturating_sub(STEP_BACK_MS)
-                && let Err(error) = engine.realign()
-            {
-                log::error!("cannot realign the schedules with the clock: {error}");
+            engine.clock.look(db);
+            // By a clock that is not set yet everything would be due once more when it is.
+            if clock::is_set(now) {
+                if now < last_seen.saturating_sub(STEP_BACK_MS)
+                    && let Err(error) = engine.realign()
+                {
+                    log::error!("cannot realign the schedules with the clock: {error}");
+                }
+                last_seen = now;
             }
-            last_seen = now;
             if let Err(error) = engine.trigger_due() {
                 log::error!("cannot fire the due schedules: {error}");
             }
@@ -96,6 +103,11 @@ impl Timer {
                 if let Err(error) = done {
                     log::error!("cannot expire backups: {error}");
                 }
+            }
+            if db.is_failing() && last_try.elapsed() >= TRY_AGAIN {
+                last_try = Instant::now();
+                // Nobody else may be writing. It is told where the health is asked for; the log has what came before.
+                let _ = db.write(|tx| meta::touch(tx));
             }
             if burst.is_over(engine.activity()) {
                 engine.rest();

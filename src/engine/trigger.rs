@@ -32,8 +32,10 @@ impl Engine {
     }
 
     /// After the clock was set back, instants that were reckoned from a future that did not come would silence schedules for
-    /// as long as that future was away: no schedule waits longer than it would if it were activated now.
+    /// as long as that future was away: no schedule waits longer than it would if it were activated now. What was verified in
+    /// that future would not be read again until then.
     pub fn realign(&self) -> rusqlite::Result<()> {
+        self.store.forget_future(clock::now_ms())?;
         self.db.write(|tx| {
             for mut schedule in schedules::active_after(tx, clock::now_ms())? {
                 match next_instant(&schedule.cron, &schedule.timezone) {
@@ -48,9 +50,9 @@ impl Engine {
         })
     }
 
-    /// Begins to delete the backups whose time is over.
+    /// Begins to delete the backups whose time is over, also by a clock that was not set forward just now.
     pub fn expire(&self) -> rusqlite::Result<()> {
-        let now = clock::now();
+        let now = clock::from_ms(self.clock.confirmed_ms());
         let mut expired = self.db.read(|c| backups::past_kept_until(c, now.timestamp_millis()))?;
         expired.retain(|backup| retention::expired(backup.state, backup.kept_until.map(clock::from_ms), now));
         for backup in &expired {
