@@ -94,12 +94,12 @@ impl Timer {
                 }
                 last_seen = now;
             }
-            if let Err(error) = engine.trigger_due() {
+            if let Err(error) = engine.trigger_due(&|| self.goes_on()) {
                 log::error!("cannot fire the due schedules: {error}");
             }
             if last_expiry.is_none_or(|at| at.elapsed() >= expiry_interval) {
                 last_expiry = Some(Instant::now());
-                let done = engine.expire().and_then(|()| db.write(|tx| events::prune(tx)));
+                let done = engine.expire(&|| self.goes_on()).and_then(|()| db.write(|tx| events::prune(tx)));
                 if let Err(error) = done {
                     log::error!("cannot expire backups: {error}");
                 }
@@ -112,8 +112,18 @@ impl Timer {
             if burst.is_over(engine.activity()) {
                 engine.rest();
             }
-            self.last_beat.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+            self.beat();
         }
+    }
+
+    fn beat(&self) {
+        self.last_beat.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// In the middle of much work: it is alive. False: stop.
+    fn goes_on(&self) -> bool {
+        self.beat();
+        !*self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// False: stop.

@@ -13,7 +13,8 @@ from helpers.wait import wait_for
 from load.clients import Crowd
 from load.meter import Meter
 
-SECONDS, CLIENTS = (600, 64) if LONG else (12, 64)
+SECONDS, CLIENTS = 600 if LONG else 12, 64
+CONFIG = "[auth]\nlogin_attempts = 1000000"
 
 
 def settled(bench):
@@ -30,11 +31,9 @@ def place(bench):
     return machines, volumes, bench.instance([write_disk(bench.d.root / "large.img", 64 * MIB, 64 * MIB, "large")])
 
 
-@pytest.mark.alone
-@pytest.mark.timeout(1200)
-@pytest.mark.fault("load: 64 clients at once beside backups and restores")
-def test_64_clients_at_once(start_daemon):
-    bench = Bench(start_daemon("[auth]\nlogin_attempts = 100000"))
+def under_load(bench, seconds):
+    """Keeps the crowd and the backups beside it at work for so long, and looks at all that must be so then and afterwards. Returns the
+    figures, the meter, and how many backups and restores there were."""
     machines, volumes, large = place(bench)
     kept = bench.backup(large)
     # What the first requests of each kind take for good (threads, connections, caches) is there before it is measured.
@@ -42,16 +41,14 @@ def test_64_clients_at_once(start_daemon):
         time.sleep(2)
     assert not warm.figures.wrong, warm.figures.wrong[:5]
     wait_for(lambda: settled(bench), "it comes to rest", 120, 0.2)
-    meter = Meter(bench.d)
-    began, rounds = time.monotonic(), 0
+    meter, rounds, began = Meter(bench.d), 0, time.monotonic()
     with Crowd(bench, CLIENTS, machines, volumes) as crowd:
-        while time.monotonic() - began < SECONDS and not crowd.figures.wrong:
+        while time.monotonic() - began < seconds and not crowd.figures.wrong:
             backup = bench.backup(large)
             bench.assert_restores(backup, bench.d.root / "large.img")
             ok(bench.api.post(backup["url"] + "delete/"))
             meter.look()
             rounds += 1
-    print(f"\n{crowd.figures}\n{crowd.figures.count} requests in {time.monotonic() - began:.0f} s beside {rounds} backups and restores; {meter}")
     assert not crowd.figures.wrong, crowd.figures.wrong[:5]
     assert rounds and crowd.figures.count > CLIENTS * 5
     for kind, codes in crowd.figures.codes.items():
@@ -64,3 +61,12 @@ def test_64_clients_at_once(start_daemon):
     bench.assert_restores(kept, bench.d.root / "large.img")
     bench.assert_restores(bench.api.list(BACKUPS, instance=machines[0]["url"])[-1], bench.volume_files(machines[0])[0])
     assert " ERROR " not in bench.d.log(), [line for line in bench.d.log().splitlines() if " ERROR " in line][:5]
+    return crowd.figures, meter, rounds
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(1200)
+@pytest.mark.fault("load: 64 clients at once beside backups and restores")
+def test_64_clients_at_once(start_daemon):
+    figures, meter, rounds = under_load(Bench(start_daemon(CONFIG)), SECONDS)
+    print(f"\n{figures}\n{figures.count} requests in {SECONDS} s beside {rounds} backups and restores; {meter}")
