@@ -82,6 +82,8 @@ pub struct EngineConfig {
     pub jobs: usize,
     pub maintenance_interval: Duration,
     pub expiry_interval: Duration,
+    /// How long a clock that was set forward must keep to that until backups expire by it.
+    pub clock_hold: Duration,
 }
 
 /// How what is stored is read again and verified, in the background.
@@ -260,6 +262,7 @@ struct EngineTable {
     jobs: Option<i64>,
     maintenance_interval_s: Option<i64>,
     expiry_interval_s: Option<i64>,
+    clock_hold_s: Option<i64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -345,6 +348,7 @@ impl Checker {
                 Duration::from_secs(600),
             )?,
             expiry_interval: self.seconds("engine.expiry_interval_s", table.expiry_interval_s, Duration::from_secs(60))?,
+            clock_hold: self.seconds("engine.clock_hold_s", table.clock_hold_s, Duration::from_secs(3600))?,
         })
     }
 
@@ -482,6 +486,7 @@ mod tests {
             jobs = 1
             maintenance_interval_s = 11
             expiry_interval_s = 12
+            clock_hold_s = 13
             [scrub]
             bytes_per_second = 0
             every_days = 7

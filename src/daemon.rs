@@ -393,7 +393,7 @@ fn ask_unix(path: &Path) -> io::Result<()> {
 }
 
 fn ask(mut stream: impl Read + Write) -> io::Result<()> {
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    stream.write_all(b"GET /healthz?reads HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut status = [0; 12];
     stream.read_exact(&mut status)?;
     match &status {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::catalog::events;
+use crate::catalog::{events, meta};
 use crate::clock;
 use crate::db::Db;
 use crate::engine::Engine;
@@ -15,6 +15,8 @@ use crate::engine::Engine;
 const TICK: Duration = Duration::from_secs(1);
 /// A clock that went back by more than this was set; less is ordinary correction.
 const STEP_BACK_MS: i64 = 10_000;
+/// While writing fails, how often to see whether it works again.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// Ticks without a request or an ended job until memory is given back.
 const QUIET_TICKS: u32 = 5;
 
@@ -77,31 +79,51 @@ impl Timer {
 
     fn run(&self, engine: &Engine, db: &Db, expiry_interval: Duration) {
         let mut last_expiry: Option<Instant> = None;
+        let mut last_try = Instant::now();
         let mut burst = Burst::default();
         let mut last_seen = i64::MAX; // so that the first look counts as a step back
         while self.sleep() {
             let now = clock::now_ms();
-            if now < last_seen.saturating_sub(STEP_BACK_MS)
-                && let Err(error) = engine.realign()
-            {
-                log::error!("cannot realign the schedules with the clock: {error}");
+            engine.clock.look(db);
+            // By a clock that is not set yet everything would be due once more when it is.
+            if clock::is_set(now) {
+                if now < last_seen.saturating_sub(STEP_BACK_MS)
+                    && let Err(error) = engine.realign()
+                {
+                    log::error!("cannot realign the schedules with the clock: {error}");
+                }
+                last_seen = now;
             }
-            last_seen = now;
-            if let Err(error) = engine.trigger_due() {
+            if let Err(error) = engine.trigger_due(&|| self.goes_on()) {
                 log::error!("cannot fire the due schedules: {error}");
             }
             if last_expiry.is_none_or(|at| at.elapsed() >= expiry_interval) {
                 last_expiry = Some(Instant::now());
-                let done = engine.expire().and_then(|()| db.write(|tx| events::prune(tx)));
+                let done = engine.expire(&|| self.goes_on()).and_then(|()| db.write(|tx| events::prune(tx)));
                 if let Err(error) = done {
                     log::error!("cannot expire backups: {error}");
                 }
             }
+            if db.is_failing() && last_try.elapsed() >= TRY_AGAIN {
+                last_try = Instant::now();
+                // Nobody else may be writing. It is told where the health is asked for; the log has what came before.
+                let _ = db.write(|tx| meta::touch(tx));
+            }
             if burst.is_over(engine.activity()) {
                 engine.rest();
             }
-            self.last_beat.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+            self.beat();
         }
+    }
+
+    fn beat(&self) {
+        self.last_beat.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// In the middle of much work: it is alive. False: stop.
+    fn goes_on(&self) -> bool {
+        self.beat();
+        !*self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// False: stop.

@@ -251,11 +251,11 @@ pub fn of_schedule(connection: &Connection, schedule_id: i64) -> rusqlite::Resul
         .collect()
 }
 
-/// The backups whose time was over before `now`, whatever their state.
-pub fn past_kept_until(connection: &Connection, now: i64) -> rusqlite::Result<Vec<Backup>> {
+/// (id, state, kept_until) of the backups whose time was over before `now`, whatever their state.
+pub fn past_kept_until(connection: &Connection, now: i64) -> rusqlite::Result<Vec<(i64, BackupState, i64)>> {
     connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM {FROM} WHERE b.kept_until < ? ORDER BY b.kept_until, b.id"))?
-        .query_map([now], read)?
+        .prepare_cached("SELECT id, state, kept_until FROM backup WHERE kept_until < ? ORDER BY kept_until, id")?
+        .query_map([now], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect()
 }
 

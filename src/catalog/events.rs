@@ -1,6 +1,6 @@
 //! The audit log: what happened, to what, in which project.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
 
 use super::list::{self, Filter, Page};
@@ -67,6 +67,11 @@ pub fn insert(connection: &Connection, now: i64, event: &NewEvent) -> rusqlite::
 /// Drops all but the newest [`KEPT`].
 pub fn prune(connection: &Connection) -> rusqlite::Result<usize> {
     connection.execute("DELETE FROM event WHERE id <= (SELECT max(id) FROM event) - ?", [KEPT])
+}
+
+/// When the last one was logged.
+pub fn last(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    connection.query_row("SELECT created FROM event ORDER BY id DESC LIMIT 1", [], |row| row.get(0)).optional()
 }
 
 fn read(row: &Row) -> rusqlite::Result<Event> {

@@ -5,6 +5,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 pub const COFFER_UUID: &str = "coffer_uuid";
 pub const CUSTOMER_UUID: &str = "customer_uuid";
 pub const CREATED: &str = "created";
+/// While the clock is doubted: what it would have shown without its jump when that was noticed, in milliseconds.
+pub const DOUBTED: &str = "clock_doubted";
 
 pub fn get(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
     connection.prepare_cached("SELECT value FROM meta WHERE key = ?")?.query_row([key], |row| row.get(0)).optional()
@@ -15,5 +17,16 @@ pub fn set(connection: &Connection, key: &str, value: &str) -> rusqlite::Result<
         "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         params![key, value],
     )?;
+    Ok(())
+}
+
+/// Changes nothing, but is written.
+pub fn touch(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("UPDATE meta SET value = value WHERE key = ?", [COFFER_UUID])?;
+    Ok(())
+}
+
+pub fn remove(connection: &Connection, key: &str) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM meta WHERE key = ?", [key])?;
     Ok(())
 }

@@ -7,6 +7,7 @@
 //! Why these settings: DESIGN.md, "The file".
 
 mod flusher;
+mod pulse;
 mod upgrade;
 
 use std::fs::File;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use pulse::{Pulse, Writing};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::durable;
@@ -63,6 +65,7 @@ pub enum DbError {
 pub struct Db {
     path: PathBuf,
     writer: Mutex<Connection>,
+    pulse: Pulse,
     readers: Mutex<Readers>,
     reader_back: Condvar,
     flusher: flusher::Flusher,
@@ -86,6 +89,7 @@ impl Db {
         Ok(Db {
             path: path.to_path_buf(),
             writer: Mutex::new(writer),
+            pulse: Pulse::default(),
             readers: Mutex::new(Readers { idle: Vec::new(), lent: 0 }),
             reader_back: Condvar::new(),
             flusher: flusher::Flusher::start(&wal_path(path)),
@@ -99,11 +103,7 @@ impl Db {
 
     /// Runs `f` in one immediate transaction; it is committed if `f` returns Ok and rolled back otherwise.
     pub fn write<T, E: From<rusqlite::Error>>(&self, f: impl FnOnce(&Transaction) -> Result<T, E>) -> Result<T, E> {
-        let mut writer = self.writer();
-        let tx = Transaction::new(&mut writer, TransactionBehavior::Immediate)?;
-        let value = f(&tx)?;
-        tx.commit()?;
-        Ok(value)
+        transact(&mut self.writer(), f)
     }
 
     /// The same, but a power cut may take it back until the next [`Db::write`] or checkpoint has ended, which makes durable all that
@@ -111,11 +111,7 @@ impl Db {
     pub fn write_ahead<T, E: From<rusqlite::Error>>(&self, f: impl FnOnce(&Transaction) -> Result<T, E>) -> Result<T, E> {
         let mut writer = self.writer();
         writer.pragma_update(None, "synchronous", "NORMAL")?;
-        let written = Transaction::new(&mut writer, TransactionBehavior::Immediate).map_err(E::from).and_then(|tx| {
-            let value = f(&tx)?;
-            tx.commit()?;
-            Ok(value)
-        });
+        let written = transact(&mut writer, f);
         writer.pragma_update(None, "synchronous", "FULL")?;
         drop(writer);
         self.flusher.begin();
@@ -139,7 +135,7 @@ impl Db {
         // On a full disk the WAL's own length is what is missing.
         let mode = if large || !self.has_room_for(0) { "PRAGMA wal_checkpoint(TRUNCATE)" } else { "PRAGMA wal_checkpoint(PASSIVE)" };
         // TRUNCATE waits for readers up to the busy time-out; failing to get there is no error, the next call tries again.
-        writer.query_row(mode, [], |_| Ok(()))
+        writer.note(writer.query_row(mode, [], |_| Ok(())))
     }
 
     /// Is there room to write this many bytes and then still to move the WAL into the file and to delete backups? Without
@@ -185,7 +181,18 @@ impl Db {
     }
 
     fn empty_wal(&self) -> Result<(), rusqlite::Error> {
-        self.writer().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        let writer = self.writer();
+        writer.note(writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+    }
+
+    /// The last change that was tried has failed because of the disk.
+    pub fn is_failing(&self) -> bool {
+        self.pulse.is_failing()
+    }
+
+    /// How long the present change has been under way.
+    pub fn busy(&self) -> Duration {
+        self.pulse.busy()
     }
 
     /// Gives up to `pages` free pages back to the file system. Returns how many are still free.
@@ -229,8 +236,8 @@ impl Db {
         Ok(())
     }
 
-    fn writer(&self) -> MutexGuard<'_, Connection> {
-        lock(&self.writer)
+    fn writer(&self) -> Writing<'_> {
+        Writing::new(lock(&self.writer), &self.pulse)
     }
 
     fn lend(&self) -> Result<Lent<'_>, rusqlite::Error> {
@@ -245,6 +252,14 @@ impl Db {
         readers.lent += 1;
         Ok(Lent { db: self, connection: Some(connection) })
     }
+}
+
+fn transact<T, E: From<rusqlite::Error>>(writer: &mut Writing, f: impl FnOnce(&Transaction) -> Result<T, E>) -> Result<T, E> {
+    // The connection is this thread's alone, and only one transaction is made of it.
+    let tx = writer.note(Transaction::new_unchecked(writer, TransactionBehavior::Immediate))?;
+    let value = f(&tx)?;
+    writer.note(tx.commit())?;
+    Ok(value)
 }
 
 /// A reader that goes back to the pool when dropped.
@@ -466,6 +481,20 @@ mod tests {
         assert!(message.contains("copy.db.partial"), "{message}");
         assert!(partial.exists());
         drop(writing);
+    }
+
+    #[test]
+    fn it_is_known_how_long_the_writer_is_at_one_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&dir.path().join("coffer.db")).unwrap();
+        assert_eq!(db.busy(), Duration::ZERO);
+        let pause = Duration::from_millis(20);
+        let within = db.write(|_| {
+            std::thread::sleep(pause);
+            Ok::<_, rusqlite::Error>(db.busy())
+        });
+        assert!(within.unwrap() >= pause);
+        assert_eq!(db.busy(), Duration::ZERO);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! (recovery.rs). Work on one volume or one backup is done one after another, in the order it was promised (queue.rs). What moves no
 //! bytes, such as a deletion, has a worker of its own, so that it never waits for a long backup of something else.
 
+mod clock_guard;
 pub mod create;
 mod delete;
 pub mod emit;
@@ -43,6 +44,7 @@ use crate::catalog::jobs::{self, Job, JobKind};
 use crate::config::{Config, ScrubConfig};
 use crate::db::Db;
 use crate::store::{Store, StoreError};
+pub use clock_guard::ClockGuard;
 pub use error::EngineError;
 use ingest::Progress;
 use queue::Queue;
@@ -115,6 +117,7 @@ pub struct Engine {
     wake: [Condvar; 2],
     activity: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    pub clock: ClockGuard,
     pub tasks: Tasks,
     pub maintenance: maintenance::Maintenance,
     /// Held by the one scrub that deals with damage.
@@ -152,6 +155,7 @@ impl Lane {
 impl Engine {
     /// Settles what the last run of the daemon left behind, then starts the workers.
     pub fn start(db: Arc<Db>, store: Arc<Store>, config: &Config) -> Result<Arc<Engine>, EngineStartError> {
+        let clock = ClockGuard::start(&db, config.engine.clock_hold)?;
         let engine = Arc::new(Engine {
             db,
             store,
@@ -160,6 +164,7 @@ impl Engine {
             wake: Default::default(),
             activity: AtomicU64::new(0),
             threads: Mutex::default(),
+            clock,
             tasks: Tasks::default(),
             maintenance: maintenance::Maintenance::new(config.engine.maintenance_interval),
             scrub_dealing: Mutex::default(),

@@ -13,27 +13,42 @@ use orders::Refusal;
 
 /// The description of backups that a schedule makes.
 const DESCRIPTION: &str = "scheduled backup";
+/// What is done in one transaction, so that nobody waits long for the writer.
+const BATCH: usize = 50;
 
 impl Engine {
     /// Runs every schedule that is due. Missed instants (the daemon was down, the clock jumped) make one run, not many,
     /// because the next instant is reckoned from now.
-    pub fn trigger_due(&self) -> rusqlite::Result<()> {
+    /// `go_on` is asked from time to time, for there may be thousands.
+    pub fn trigger_due(&self, go_on: &dyn Fn() -> bool) -> rusqlite::Result<()> {
         let due = self.db.read(|c| schedules::due(c, clock::now_ms()))?;
-        for id in &due {
-            // One that cannot be run must not keep the others from it.
-            if let Err(error) = self.db.write(|tx| trigger(tx, *id)) {
-                log_catalog("run a schedule", &error);
-            }
-        }
-        if !due.is_empty() {
-            self.wake();
-        }
+        self.in_batches(&due, go_on, "run a schedule", trigger);
         Ok(())
     }
 
+    /// Does something with each of many rows, many in a transaction: one for each would write and sync the same pages once more.
+    fn in_batches(&self, ids: &[i64], go_on: &dyn Fn() -> bool, what: &str, work: fn(&Transaction, i64) -> rusqlite::Result<()>) {
+        for batch in ids.chunks(BATCH) {
+            if self.db.write(|tx| batch.iter().try_for_each(|id| work(tx, *id))).is_err() {
+                // One that fails must not keep the others from it.
+                for id in batch {
+                    if let Err(error) = self.db.write(|tx| work(tx, *id)) {
+                        log_catalog(what, &error);
+                    }
+                }
+            }
+            self.wake();
+            if !go_on() {
+                return;
+            }
+        }
+    }
+
     /// After the clock was set back, instants that were reckoned from a future that did not come would silence schedules for
-    /// as long as that future was away: no schedule waits longer than it would if it were activated now.
+    /// as long as that future was away: no schedule waits longer than it would if it were activated now. What was verified in
+    /// that future would not be read again until then.
     pub fn realign(&self) -> rusqlite::Result<()> {
+        self.store.forget_future(clock::now_ms())?;
         self.db.write(|tx| {
             for mut schedule in schedules::active_after(tx, clock::now_ms())? {
                 match next_instant(&schedule.cron, &schedule.timezone) {
@@ -48,26 +63,22 @@ impl Engine {
         })
     }
 
-    /// Begins to delete the backups whose time is over.
-    pub fn expire(&self) -> rusqlite::Result<()> {
-        let now = clock::now();
-        let mut expired = self.db.read(|c| backups::past_kept_until(c, now.timestamp_millis()))?;
-        expired.retain(|backup| retention::expired(backup.state, backup.kept_until.map(clock::from_ms), now));
-        for backup in &expired {
-            let begun = self.db.write(|tx| {
-                match orders::delete(tx, backup) {
-                    Err(Refusal::Catalog(error)) => Err(error),
-                    _ => Ok(()), // it has just changed its state: a later pass looks again
-                }
-            });
-            if let Err(error) = begun {
-                log_catalog("begin the deletion of an expired backup", &error);
-            }
-        }
-        if !expired.is_empty() {
-            self.wake();
-        }
+    /// Begins to delete the backups whose time is over, also by a clock that was not set forward just now.
+    pub fn expire(&self, go_on: &dyn Fn() -> bool) -> rusqlite::Result<()> {
+        let now = clock::from_ms(self.clock.confirmed_ms());
+        let candidates = self.db.read(|c| backups::past_kept_until(c, now.timestamp_millis()))?;
+        let expired = candidates.into_iter().filter(|(_, state, until)| retention::expired(*state, Some(clock::from_ms(*until)), now));
+        let expired: Vec<i64> = expired.map(|(id, ..)| id).collect();
+        self.in_batches(&expired, go_on, "begin the deletion of an expired backup", begin_expiry);
         Ok(())
+    }
+}
+
+fn begin_expiry(tx: &Transaction, id: i64) -> rusqlite::Result<()> {
+    let Some(backup) = backups::by_id(tx, id)? else { return Ok(()) };
+    match orders::delete(tx, &backup) {
+        Err(Refusal::Catalog(error)) => Err(error),
+        _ => Ok(()), // it has just changed its state: a later pass looks again
     }
 }
 

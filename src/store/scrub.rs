@@ -81,6 +81,11 @@ impl Store {
         Ok(self.db.read(|c| c.query_row(sum, [before], |row| row.get::<_, i64>(0)))? as u64)
     }
 
+    /// No pack was verified later than now: the clock was ahead.
+    pub fn forget_future(&self, now: i64) -> rusqlite::Result<()> {
+        self.db.write(|tx| tx.execute("UPDATE verified SET at = ?1 WHERE at > ?1", [now])).map(|_| ())
+    }
+
     /// These packs were read now, and what was damaged is dealt with.
     pub fn set_verified(&self, packs: &[i64], at: i64) -> Result<(), StoreError> {
         if packs.is_empty() {

@@ -1,14 +1,17 @@
 """Full and failing disks: never a wrong Ready, clear words, and a coffer that gets smaller again by deleting backups."""
 
+import errno
 import os
 import random
 import shutil
 import subprocess
+import threading
 import time
 
 import pytest
 
 from faults.bench import Bench, assert_integrity, copy_sparse, forget_log, inject, mutate, needs_root, write_disk
+from faults.shim import FAIL, SYNC, Shim
 from helpers.api import ok
 from helpers.disks import MIB
 from helpers.lab import BACKUPS
@@ -383,3 +386,39 @@ def test_a_call_on_a_restored_file_fails(start_daemon, rule):
     daemon.start()
     bench.assert_restores(backup, path)
 
+
+
+@pytest.mark.fault("disk: every sync of the WAL fails")
+def test_healthz_tells_that_nothing_can_be_written(start_daemon, tmp_path):
+    """And that it can again, although nobody writes."""
+    shim = Shim(tmp_path / "state", tmp_path)
+    daemon = start_daemon(state_dir=tmp_path / "state", env=shim.env())
+    bench = Bench(daemon)
+    assert ok(daemon.anonymous.get("/healthz")) == {"status": "ok"}
+    shim.arm(SYNC, FAIL, "-wal", error=errno.EIO)
+    assert bench.api.post("/api/projects/", {"name": "p"}).status_code >= 500
+    assert ok(daemon.anonymous.get("/healthz"), 503) == {"status": "the coffer cannot be written"}
+    # A watchdog is not to restart it for that, and all that is there can be read.
+    assert ok(daemon.anonymous.get("/healthz?reads")) == {"status": "ok"}
+    assert bench.api.get("/api/projects/").status_code == 200
+    shim.disarm()
+    wait_for(lambda: daemon.anonymous.get("/healthz").status_code == 200, "it is well again")
+    assert daemon.stop() == 0
+    forget_log(daemon)
+
+
+@pytest.mark.long
+@pytest.mark.fault("disk: a sync of the WAL lasts for minutes")
+def test_healthz_tells_that_a_write_does_not_end(start_daemon, tmp_path):
+    (tmp_path / "state").mkdir()
+    daemon = start_daemon(state_dir=tmp_path / "state", start=False)
+    daemon.start()
+    daemon.stop()
+    daemon.wrapper = inject("fdatasync:delay_enter=80s:when=1", tmp_path / "state" / "coffer.db-wal")
+    daemon.start()
+    threading.Thread(target=lambda: daemon.staff.post("/api/projects/", {"name": "p"}, timeout=200)).start()
+    wait_for(lambda: daemon.anonymous.get("/healthz").status_code == 503, "it is noticed", 100, 1)
+    assert "does not come to an end" in daemon.anonymous.get("/healthz").text
+    assert ok(daemon.anonymous.get("/healthz?reads")) == {"status": "ok"}
+    wait_for(lambda: daemon.anonymous.get("/healthz").status_code == 200, "it has come to its end", 100, 1)
+    daemon.kill()  # its last checkpoint would last as long

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from faults.bench import CHUNK, Bench, copy_sparse, inject, needs_root, write_disk
+from helpers.api import Api, ok
 from helpers.daemon import slow_reads
 from helpers.disks import MIB, allocated, assert_same_bytes
+from helpers.lab import INSTANCES
 from helpers.wait import wait_for
 
 
@@ -489,3 +491,31 @@ def test_memory_stays_bounded_while_two_jobs_run(start_daemon):
 def resident(pid):
     with open(f"/proc/{pid}/statm") as f:
         return int(f.read().split()[1]) * 4096
+
+
+@pytest.mark.fault("host: a device hangs while it is looked at")
+@pytest.mark.parametrize("order", ["instance", "volume", "restore"])
+def test_a_path_that_hangs_holds_up_nobody_else(start_daemon, order):
+    """It is looked at before the transaction that takes it in, not within."""
+    daemon = start_daemon(start=False)
+    slow = write_disk(daemon.root / "slow.img", MIB, MIB, "slow")
+    daemon.wrapper = inject("fstat,statx,newfstatat:delay_enter=1500ms", slow)
+    daemon.start()
+    bench = Bench(daemon)
+    backup, project = bench.backup(bench.instance()), bench.project
+    target, body = {
+        "instance": (INSTANCES, {"name": "slow", "project": project["url"], "volumes": [{"path": str(slow)}]}),
+        "volume": ("/ops/volumes/", {"path": str(slow), "project": project["uuid"]}),
+        "restore": ("/ops/restores/", {"backup": backup["uuid"], "position": 0, "path": str(slow), "mode": "overwrite"}),
+    }[order]
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(Api(daemon, daemon.token).post(target, body)))
+    asking.start()
+    time.sleep(0.3)  # it is at it now
+    others = 0
+    while asking.is_alive() and others < 10:
+        ok(bench.api.post("/api/projects/", {"name": bench.unique("p")}), 201)
+        others += 1
+    assert others == 10 and asking.is_alive(), f"{others} others were served while it hung"
+    asking.join()
+    assert answers[0].status_code in (201, 202), answers[0].text

@@ -260,9 +260,13 @@ class Daemon:
         self.kill() if kill else self.stop()
         return self.start()
 
+    def connect(self):
+        """The coffer as SQLite sees it, beside the daemon."""
+        return sqlite3.connect(self.coffer, timeout=10, isolation_level=None)
+
     def sql(self, statement, args=()):
         """Runs one statement on the coffer, also while the daemon runs, and returns its rows."""
-        connection = sqlite3.connect(self.coffer, timeout=10, isolation_level=None)
+        connection = self.connect()
         try:
             return connection.execute(statement, args).fetchall()
         finally:

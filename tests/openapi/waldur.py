@@ -257,6 +257,11 @@ SCHEMAS = {
         "timezone": text("Zone of schedules that name none."), "listening": array(STRING, description="Addresses and sockets."),
         "jobs": described(COUNT, "Jobs that run now."),
         "timer_age_s": described(COUNT, "Seconds since the timer last looked at the clock."),
+        "clock_doubted": nullable(fixed({
+            "ahead_s": described(COUNT, "How far the clock was set forward."),
+            "confirmed": described(TIME, "By which backups expire meanwhile."),
+            "left_s": described(COUNT, "Seconds until the clock is believed."),
+        }, description="The clock was set forward a short while ago: no backup expires by it yet.")),
     }),
     "Stats": fixed({
         "backups": COUNT, "snapshots": COUNT, "instances": COUNT, "volumes": COUNT, "schedules": COUNT,
@@ -633,8 +638,12 @@ def paths():
     PATHS.clear()
 
     TAG = "service"
-    operation("get", "/healthz", "health", "Can the daemon answer, and read its coffer?", (200, "Health"), anonymous=True,
-              description="503 with another status if the coffer cannot be read.")
+    operation("get", "/healthz", "health", "Can the daemon answer, read its coffer, and write to it?", (200, "Health"), anonymous=True,
+              params=[
+                  {"name": "reads", "in": "query", "description": "Leaves out writing: for a watchdog, as a restart mends no disk.",
+                   "allowEmptyValue": True, "schema": STRING}],
+              description="503 with another status if the coffer cannot be read, the last change to it has failed, or one has been under way "
+                          "for a minute.")
     PATHS["/healthz"]["get"]["responses"]["503"] = body_of(
         {"anyOf": [schema("Health"), schema("Detail")]}, "The coffer cannot be read, or the server is too busy.")
     operation("get", "/api/", "root", "The URL of every collection", (200, "Root"))

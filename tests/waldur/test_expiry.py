@@ -75,7 +75,7 @@ def test_X2_expiry_covers_schedules_that_are_gone_or_inactive(fast):
 
 
 def test_a_date_set_by_patch_expires(start_daemon):
-    lab = Lab(start_daemon(FAST, clock="2026-11-22T12:00:00"))
+    lab = Lab(start_daemon(FAST + "\nclock_hold_s = 1", clock="2026-11-22T12:00:00"))
     backup = lab.backup(lab.instance())
     ok(lab.api.patch(backup["url"], {"kept_until": "2026-11-23T12:00:00Z"}))
     lab.d.clock.set("2026-11-23T11:59:00")

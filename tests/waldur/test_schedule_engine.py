@@ -4,7 +4,6 @@ The wall clock of the daemon is driven by the test; its timer looks at it about 
 """
 
 import threading
-import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from helpers.api import DENIED, TIMESTAMP, ok
 from helpers.disks import MIB
 from helpers.lab import BACKUPS, SCHEDULES, Lab, ms, parse_time
+from helpers.timed import fire, passes, timed_lab
 from helpers.wait import wait_for
 
 START = "2026-11-21T12:00:30"  # a Saturday
@@ -25,25 +25,7 @@ def timed(start_daemon):
 
 
 def make(start_daemon, config="", clock=START):
-    lab = Lab(start_daemon(config, clock=clock))
-    lab.clock = lab.d.clock
-    lab.vm = lab.instance()
-    return lab
-
-
-def passes(lab):
-    """Returns when the timer has made a full pass after this call: a fresh schedule that is due has fired."""
-    vm = lab.instance()
-    schedule = lab.schedule(vm, schedule="* * * * *", is_active=True)
-    lab.d.sql("UPDATE schedule SET next_trigger_at = ? WHERE uuid = ?", (ms(lab.clock.now() - timedelta(seconds=1)), schedule["uuid"]))
-    lab.wait_backups(vm, 1)
-    ok(lab.api.post(schedule["url"] + "deactivate/"))
-    time.sleep(0.3)
-
-
-def fire(lab, schedule):
-    """Moves the clock one second past the schedule's next run."""
-    lab.clock.set(parse_time(lab.get(schedule)["next_trigger_at"]) + timedelta(seconds=1))
+    return timed_lab(start_daemon, config, clock)
 
 
 # -------------------------------------------------------------------- when
@@ -144,7 +126,7 @@ def test_N7_kept_until(timed, days):
 
 
 def test_retention_takes_scheduled_backups_away(start_daemon):
-    lab = make(start_daemon, "[engine]\nexpiry_interval_s = 1")
+    lab = make(start_daemon, "[engine]\nexpiry_interval_s = 1\nclock_hold_s = 1")
     schedule = lab.schedule(lab.vm, schedule="0 2 * * 4", is_active=True, retention_time=2)
     fire(lab, schedule)
     backup, = lab.wait_backups(schedule, 1)

@@ -33,7 +33,7 @@ pub fn create(context: &Context) -> IdentityResult {
         let grant = proven.grant(tx, now, context)?;
         let session = grant.session(tx, &claim.scope, &audit_id)?;
         let token = sessions::insert(tx, &token_hash(&secret), grant.user_id, &session, now, grant.expires)?;
-        sessions::prune(tx, grant.user_id, KEPT, now)?;
+        sessions::prune(tx, grant.user_id, KEPT, context.app.engine.clock.confirmed_ms())?;
         let holder = Caller::holder(tx, &token)?.ok_or_else(refused)?;
         describe(context, tx, &token, &holder)
     })?;

@@ -63,6 +63,11 @@ fn status(context: &Context) -> ApiResult {
         "listening": app.listening.get().map_or(&[][..], Vec::as_slice),
         "jobs": app.engine.running_count(),
         "timer_age_s": app.timer_heartbeat().as_secs(),
+        "clock_doubted": app.engine.clock.doubt().map(|doubt| json!({
+            "ahead_s": doubt.ahead.as_secs(),
+            "confirmed": timestamp(app.engine.clock.confirmed_ms()),
+            "left_s": doubt.left.as_secs(),
+        })),
     });
     Ok(Response::json(200, &body))
 }

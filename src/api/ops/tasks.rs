@@ -69,6 +69,8 @@ pub fn restore(context: &Context) -> ApiResult {
     }
     fields.finish()?;
     let task = context.app.engine.tasks.begin(RESTORE);
+    // Before the transaction: looking at a path may last as long as its device likes.
+    let path = check_target(context, &path, mode == "create");
     let promised = context.write(|tx| {
         let backup = backups::get(tx, &uuid_segment(&uuid)?)?.ok_or_else(ApiError::not_found)?;
         if !backup.state.allows(BackupAction::Restore) {
@@ -77,7 +79,7 @@ pub fn restore(context: &Context) -> ApiResult {
         if !volume_backups::parts(tx, backup.id)?.iter().any(|part| part.position == position) {
             return Err(ApiError::field("position", format!("The backup has no volume {position}.")));
         }
-        let path = check_target(context, &path, mode == "create")?;
+        let path = path?;
         let volume_id = check_at_rest(tx, &backup, &path)?;
         let target = restore::path_target(&path, position, mode == "create", reach(context), task.id);
         orders::restore_to_path(tx, &backup, volume_id, &target).map_err(|refusal| ApiError::refused("restore", refusal))

@@ -46,6 +46,7 @@ fn register(context: &Context) -> ApiResult {
     let path = fields.text("path", &Text::required(4096));
     let project = fields.text("project", &Text::required(200));
     let name = fields.text("name", &Text::optional(150)).unwrap_or_default();
+    let probe = path.map(|path| instances::probe(context, &path));
     context.write(|tx| {
         let project = match &project {
             Some(text) => {
@@ -57,10 +58,12 @@ fn register(context: &Context) -> ApiResult {
             }
             None => None,
         };
-        let probe = match &path {
-            Some(path) => instances::check_path(context, tx, path)?.map_err(|message| fields.error("path", message)).ok(),
+        let probe = match probe {
+            Some(Ok(probe)) => Some(instances::check_free(tx, probe)?),
+            Some(Err(message)) => Some(Err(message)),
             None => None,
         };
+        let probe = probe.and_then(|probe| probe.map_err(|message| fields.error("path", message)).ok());
         fields.finish()?;
         let (Some(project), Some(probe)) = (project, probe) else { return Err(ApiError::not_found()) };
         let size = probe.size as i64;

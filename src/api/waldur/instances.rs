@@ -1,5 +1,6 @@
 //! `/api/openstack-instances/`: the machines whose volumes are backed up, and the product of a restore.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use rusqlite::{Connection, Transaction};
@@ -235,11 +236,12 @@ fn register(context: &Context) -> ApiResult {
     let key_name = fields.text("key_name", &Text::optional(150)).unwrap_or_default();
     let key_fingerprint = fields.text("key_fingerprint", &Text::optional(150)).unwrap_or_default();
     let user_data = fields.text("user_data", &Text::verbatim(65536)).unwrap_or_default();
+    let probes = probe_all(context, fields.get("volumes"))?;
     let (uuid, body) = context.write(|tx| {
         let project = found(&mut fields, "project", project, |uuid| projects::get(tx, uuid))?;
         let flavor = found(&mut fields, "flavor", flavor, |uuid| images::flavor(tx, uuid))?;
         let image = found(&mut fields, "image", image, |uuid| images::image(tx, uuid))?;
-        let wanted = read_volumes(context, tx, &mut fields, project.as_ref().map(|p| p.id))?;
+        let wanted = read_volumes(tx, &mut fields, project.as_ref().map(|p| p.id), &probes)?;
         fields.finish()?;
         let project = project.ok_or_else(ApiError::not_found)?;
         let instance = Instance {
@@ -283,8 +285,29 @@ fn found<T>(fields: &mut Fields, name: &str, uuid: Option<String>, get: impl FnO
     Ok(object)
 }
 
+/// What lies at the paths that a request names.
+type Probes = HashMap<String, Result<source::Probe, String>>;
+
+/// Before the transaction: opening a path may last as long as its device likes, and nobody else is to wait for that.
+fn probe_all(context: &Context, items: Option<&Value>) -> Result<Probes, ApiError> {
+    let mut probes = Probes::new();
+    for item in items.and_then(Value::as_array).into_iter().flatten() {
+        if let Some(uuid) = item.get("volume").and_then(Value::as_str) {
+            let volume = context.read(|c| Ok(parse_uuid(uuid).map(|uuid| volumes::get(c, &uuid)).transpose()?.flatten()))?;
+            if let Some(volume) = volume {
+                let probe = places::open_source(Path::new(&volume.path), &context.app.engine.settings()).map(|source| source.probe());
+                let probe = probe.map_err(|error| error.to_string());
+                probes.insert(volume.path, probe);
+            }
+        } else if let Some(path) = item.get("path").and_then(Value::as_str) {
+            probes.insert(path.to_string(), probe(context, path));
+        }
+    }
+    Ok(probes)
+}
+
 /// The `volumes` field: a list of {path, bootable, name} or {volume, bootable}. Every fault is the field's error.
-fn read_volumes(context: &Context, tx: &Transaction, fields: &mut Fields, project_id: Option<i64>) -> Result<Vec<(Wanted, source::Probe, bool)>, ApiError> {
+fn read_volumes(tx: &Transaction, fields: &mut Fields, project_id: Option<i64>, probes: &Probes) -> Result<Vec<(Wanted, source::Probe, bool)>, ApiError> {
     let items = match fields.get("volumes").cloned() {
         None => {
             fields.error("volumes", "This field is required.");
@@ -298,7 +321,7 @@ fn read_volumes(context: &Context, tx: &Transaction, fields: &mut Fields, projec
     };
     let mut volumes: Vec<(Wanted, source::Probe, bool)> = Vec::new();
     for (index, item) in items.iter().enumerate() {
-        match read_volume(context, tx, item, index, project_id)? {
+        match read_volume(tx, item, index, project_id, probes)? {
             Ok(volume) if volumes.iter().any(|(_, probe, _)| probe.path == volume.1.path) => {
                 fields.error("volumes", format!("{} is named twice.", volume.1.path.display()));
             }
@@ -321,7 +344,7 @@ fn read_volumes(context: &Context, tx: &Transaction, fields: &mut Fields, projec
 
 type Checked = Result<(Wanted, source::Probe, bool), String>;
 
-fn read_volume(context: &Context, tx: &Transaction, item: &Value, index: usize, project_id: Option<i64>) -> Result<Checked, ApiError> {
+fn read_volume(tx: &Transaction, item: &Value, index: usize, project_id: Option<i64>, probes: &Probes) -> Result<Checked, ApiError> {
     let bootable = match item.get("bootable") {
         None => false,
         Some(Value::Bool(flag)) => *flag,
@@ -342,36 +365,41 @@ fn read_volume(context: &Context, tx: &Transaction, item: &Value, index: usize, 
         if volume.status != VolumeState::Available {
             return Ok(Err(format!("The volume {uuid} is {}; only an available volume can become a disk of an instance.", volume.status.as_str())));
         }
-        return Ok(match places::open_source(Path::new(&volume.path), &context.app.engine.settings()) {
-            Ok(source) => Ok((Wanted::Registered { volume: Box::new(volume) }, source.probe(), bootable)),
-            Err(error) => Err(error.to_string()),
-        });
+        // None: it came up a moment ago.
+        let probe = probes.get(&volume.path).cloned().unwrap_or_else(|| Err(format!("There is no volume {uuid}.")));
+        return Ok(probe.map(|probe| (Wanted::Registered { volume: Box::new(volume) }, probe, bootable)));
     }
     let Some(path) = item.get("path").and_then(Value::as_str) else {
         return Ok(Err(format!("Volume {index} has no path.")));
     };
     let name = item.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
-    Ok(match check_path(context, tx, path)? {
-        Ok(probe) => Ok((Wanted::Path { path: probe.path.to_string_lossy().into_owned(), name }, probe, bootable)),
+    let probe = probes.get(path).cloned().unwrap_or_else(|| Err(format!("Volume {index} has no path.")));
+    Ok(match probe {
+        Ok(probe) => check_free(tx, probe)?.map(|probe| (Wanted::Path { path: probe.path.to_string_lossy().into_owned(), name }, probe, bootable)),
         Err(message) => Err(message),
     })
 }
 
-/// A path that may be registered: a raw image or block device under an allowed root, not registered yet.
-pub fn check_path(context: &Context, tx: &Transaction, path: &str) -> Result<Result<source::Probe, String>, ApiError> {
-    let probe = match places::probe(Path::new(path), Reach::Roots, &context.app.engine.settings()) {
-        Ok(probe) => probe,
-        Err(error) => return Ok(Err(error.to_string())),
-    };
-    let Some(text) = probe.path.to_str() else {
-        return Ok(Err("The path is no UTF-8.".into()));
-    };
-    if let Some(other) = volumes::by_path(tx, text)? {
+/// Looks at a path that may be registered: a raw image or block device under an allowed root. Not to be called in a transaction,
+/// because it may last.
+pub fn probe(context: &Context, path: &str) -> Result<source::Probe, String> {
+    let probe = places::probe(Path::new(path), Reach::Roots, &context.app.engine.settings()).map_err(|error| error.to_string())?;
+    if probe.path.to_str().is_none() {
+        return Err("The path is no UTF-8.".into());
+    }
+    Ok(probe)
+}
+
+/// Nothing else is registered there or being made there.
+pub fn check_free(tx: &Transaction, probe: source::Probe) -> Result<Result<source::Probe, String>, ApiError> {
+    let text = probe.path.to_string_lossy();
+    if let Some(other) = volumes::by_path(tx, &text)? {
         return Ok(Err(format!("{text} is registered already as volume {}.", other.uuid)));
     }
-    if jobs::on_path(tx, text)? {
+    if jobs::on_path(tx, &text)? {
         return Ok(Err(format!("{text} is being restored to; register it when that is over.")));
     }
+    drop(text);
     Ok(Ok(probe))
 }
 

@@ -62,7 +62,7 @@ fn login(app: &Arc<App>, request: &Request) -> ApiResult {
     let expires = app.config().auth.token_lifetime.map(|life| now.saturating_add(life.as_millis() as i64));
     app.db.write(|tx| {
         users::insert_token(tx, user.id, &auth::token_hash(&token), LOGIN, now, expires)?;
-        users::prune_tokens(tx, user.id, LOGIN, LOGINS_KEPT, now)
+        users::prune_tokens(tx, user.id, LOGIN, LOGINS_KEPT, app.engine.clock.confirmed_ms())
     })?;
     Ok(Response::json(200, &json!({"token": token})))
 }

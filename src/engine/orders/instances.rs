@@ -46,7 +46,8 @@ pub fn back_up(
         Some(_) => Some(instances::count_backup(tx, instance.id)?),
         None => None,
     };
-    let kept_until = schedule.and_then(|(schedule, _)| {
+    // While nobody knows what day it is, nobody knows when the days of a backup are over.
+    let kept_until = schedule.filter(|_| clock::is_set(now)).and_then(|(schedule, _)| {
         let days = u32::try_from(schedule.retention_time).unwrap_or(0);
         retention::kept_until(clock::from_ms(now), days).map(|at| at.timestamp_millis())
     });
