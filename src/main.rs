@@ -14,6 +14,7 @@ mod http;
 mod logging;
 mod memory;
 mod model;
+mod salvage;
 mod source;
 mod store;
 mod timer;

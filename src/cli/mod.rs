@@ -27,6 +27,7 @@ mod project;
 mod quota;
 mod restore;
 mod role;
+mod salvage;
 mod schedule;
 mod scrub;
 mod serve;
@@ -109,6 +110,7 @@ enum Command {
     Gc(gc::Gc),
     Stats(stats::Stats),
     Inspect(inspect::Inspect),
+    Salvage(salvage::Salvage),
     Snapshot(snapshot::Snapshot),
     Events(events::Events),
     Install(install::Install),
@@ -222,6 +224,7 @@ fn run(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Gc(args) => gc::run(&args, context),
         Command::Stats(args) => stats::run(&args, context),
         Command::Inspect(args) => inspect::run(&args, context),
+        Command::Salvage(args) => salvage::run(&args, context),
         Command::Snapshot(args) => snapshot::run(&args, context),
         Command::Events(args) => events::run(&args, context),
         Command::Install(args) => install::run(&args, context),

@@ -30,9 +30,13 @@ impl Bar {
     /// Shows the API's `progress` object.
     pub fn update(&self, progress: &Value) {
         if let (Some(total), Some(read)) = (progress["total"].as_u64(), progress["read"].as_u64()) {
-            self.0.set_length(total);
-            self.0.set_position(read);
+            self.position(read, total);
         }
+    }
+
+    pub fn position(&self, done: u64, total: u64) {
+        self.0.set_length(total);
+        self.0.set_position(done);
     }
 }
 

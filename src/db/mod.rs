@@ -47,8 +47,10 @@ const WAL_LIMIT: u64 = 64 << 20;
 pub enum DbError {
     #[error("{0} is in use by another cofferd (process {1}); stop it first, or let the command talk to it")]
     Locked(PathBuf, String),
-    #[error("{0} is not a coffer: it is some other file; choose another state directory")]
+    #[error("{0} is not a coffer: it is some other file; choose another state directory, or if it was one, see `cofferd salvage`")]
     NotACoffer(PathBuf),
+    #[error("{0} is damaged: {1}; keep a copy of it as it is, and get out what is still there with `cofferd salvage`")]
+    Damaged(PathBuf, rusqlite::Error),
     #[error("{path} was written by a newer cofferd (format {found}, this one knows {known}); upgrade cofferd", known = FORMAT_VERSION)]
     TooNew { path: PathBuf, found: i32 },
     #[error("{0} lies on a network file system ({1}), where SQLite's locks cannot be trusted; use a local disk")]
@@ -85,7 +87,12 @@ impl Db {
         }
         refuse_network_file_system(path)?;
         let lock = take_lock(path)?;
-        let writer = open_writer(path)?;
+        let writer = open_writer(path).map_err(|e| match e {
+            DbError::Sqlite(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
+                DbError::Damaged(path.to_path_buf(), e)
+            }
+            e => e,
+        })?;
         Ok(Db {
             path: path.to_path_buf(),
             writer: Mutex::new(writer),
