@@ -38,7 +38,7 @@ class Stage:
     """The daemon of all histories, until one of them has broken it."""
 
     def __init__(self, start_daemon, scratch):
-        self.start_daemon, self.scratch, self.daemon, self.count = start_daemon, scratch, None, itertools.count()
+        self.start_daemon, self.scratch, self.daemon, self.count, self.shown = start_daemon, scratch, None, itertools.count(), False
 
     def up(self):
         if self.daemon is None:
@@ -49,6 +49,12 @@ class Stage:
             self.daemon.extra_env = self.shim.env(faketime_library())
             self.daemon.start()
         return self.daemon
+
+    def show(self, steps):
+        """Prints the first history that fails: if it does not fail each time, Hypothesis tells of none."""
+        if not self.shown:
+            print("the first history that failed:", *steps, sep="\n    ")
+        self.shown = True
 
     def abandon(self):
         self.daemon.check = False
@@ -65,6 +71,7 @@ def operation(function):
     @functools.wraps(function)
     def step(self, **arguments):
         self.broken = True
+        self.steps.append(f"{function.__name__}({', '.join(f'{key}={value!r}' for key, value in sorted(arguments.items()))})")
         fault = function.__doc__ or "a random operation"
         if arguments.get("die"):
             fault = "a random operation, in which it is killed at a change to its files"
@@ -74,6 +81,7 @@ def operation(function):
         except Nothing:
             pass
         except BaseException:
+            self.stage.show(self.steps)
             with self.ledger.fault(f"history: {fault}"):
                 raise
         else:
@@ -85,6 +93,10 @@ def operation(function):
 
 class History(RuleBasedStateMachine):
     stage = ledger = None  # set by the test
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
 
     @initialize()
     def begin(self):
@@ -536,9 +548,9 @@ class History(RuleBasedStateMachine):
             if schedule.active and schedule.next > now:
                 schedule.next = min(schedule.next, schedule.next_after(now))
 
-    @rule(maximal=st.integers(1, 3), days=st.integers(0, 2))
+    @rule(maximal=st.integers(1, 2), days=st.integers(0, 2), runs=st.integers(0, 4))
     @operation
-    def add_schedule(self, maximal, days):
+    def add_schedule(self, maximal, days, runs):
         if len(self.model.schedules) == 2:
             raise Nothing
         fields = {"schedule": "0 * * * *", "timezone": "UTC", "is_active": True, "retention_time": days, "maximal_number_of_backups": maximal}
@@ -546,6 +558,9 @@ class History(RuleBasedStateMachine):
         schedule = Schedule(made["url"], made["uuid"], maximal, days, 0)
         schedule.next = schedule.next_after(self.now())
         self.model.schedules.append(schedule)
+        for _ in range(runs):
+            self.set_clock_ahead(60, False, None)
+            self.see_schedules()
 
     @rule(pick=picks)
     @operation
@@ -695,6 +710,7 @@ class History(RuleBasedStateMachine):
             try:
                 self.end()
             except BaseException:
+                self.stage.show([*self.steps, "(the end)"])
                 self.stage.abandon()
                 raise
 
