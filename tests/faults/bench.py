@@ -50,7 +50,7 @@ class Bench(Lab):
             task = ok(self.api.get(f"/ops/tasks/{number}/"))
             return task if task["state"] != "running" else None
 
-        return wait_for(over, f"task {number} ends", 120)
+        return wait_for(over, f"task {number} ends", 120, 0.005)
 
     def restore_to(self, backup, path, position=0, mode="create"):
         uuid = backup["uuid"] if isinstance(backup, dict) else backup
