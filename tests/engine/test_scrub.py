@@ -7,7 +7,7 @@ import signal
 import time
 
 from faults.bench import CHUNK, Bench, copy_sparse
-from engine.test_corruption import BAD, Coffer, flip_data
+from faults.test_bit_rot import BAD, Coffer, flip_data
 from helpers.api import ok
 from helpers.disks import MIB
 from helpers.wait import wait_for
