@@ -256,7 +256,7 @@ pub(super) fn make_private_directory(path: &Path) -> Result<(), EngineError> {
 }
 
 /// Removes the files of managed volumes.
-pub(super) fn remove_files(gone: &[Volume]) {
+pub fn remove_files(gone: &[Volume]) {
     // Those of an instance have a directory of their own.
     gone.iter().filter(|v| v.managed).for_each(|volume| remove_file(Path::new(&volume.path), volume.instance_id.is_some()));
 }
@@ -264,10 +264,11 @@ pub(super) fn remove_files(gone: &[Volume]) {
 /// Removes a file that cofferd has made, if it is there, and its own directory if that is empty then. Returns when that is on the disk,
 /// so that no power cut brings back what the coffer has forgotten.
 pub(super) fn remove_file(path: &Path, own_directory: bool) {
-    match std::fs::remove_file(path).and_then(|()| durable::sync_name(path)) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => log::error!("cannot remove {}: {error}", path.display()),
+    let missing = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    let removed = std::fs::remove_file(path).or_else(|error| if missing(&error) { Ok(()) } else { Err(error) });
+    match removed.and_then(|()| durable::sync_name(path)) {
+        Err(error) if !missing(&error) => log::error!("cannot remove {}: {error}", path.display()),
+        _ => {}
     }
     if let Some(directory) = path.parent().filter(|_| own_directory) {
         let _ = std::fs::remove_dir(directory); // only if it is empty by now

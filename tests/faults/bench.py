@@ -187,6 +187,8 @@ def copy_sparse(source, target):
 def assert_integrity(daemon):
     """`PRAGMA integrity_check` on a copy of the coffer as the dead daemon left it, so that its WAL is there for its next start."""
     assert not daemon.running()
+    if not daemon.coffer.exists():
+        return  # it had not come that far
     with tempfile.TemporaryDirectory(prefix="cofferd-i-", dir=QUICK) as scratch:
         copy = Path(scratch) / "coffer.db"
         for suffix in ("", "-wal"):

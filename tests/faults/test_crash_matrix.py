@@ -453,7 +453,7 @@ def stage(start_daemon, tmp_path, request):
 
 
 def with_shim(kind, start_daemon, tmp_path, request, start):
-    daemon = start_daemon(QUIET, start=False)
+    daemon = start_daemon(QUIET, start=False, ready_s=60)
     shim = Shim(daemon.base, tmp_path, recorded=True)
     daemon.extra_env = shim.env(recorded=False)
     if start:

@@ -11,6 +11,7 @@ use crate::catalog::list::{self, Filter};
 use crate::catalog::projects::{self, Project};
 use crate::catalog::volumes::{self, Volume};
 use crate::engine::orders;
+use crate::engine::restore::remove_files;
 use crate::http::Response;
 use crate::model::quota::{QuotaName, gib};
 
@@ -89,13 +90,15 @@ fn find_project(c: &rusqlite::Connection, text: &str) -> Result<Option<Project>,
 
 /// The file or device itself is left alone, unless cofferd made it.
 fn forget(context: &Context, uuid: &str) -> ApiResult {
-    context.write(|tx| {
+    let gone = context.write(|tx| {
         let volume = find(tx, uuid)?;
         if volume.instance_id.is_some() {
             return Err(ApiError::detail(409, "The volume belongs to an instance; remove that first."));
         }
-        orders::discard_volume(tx, &volume).map_err(|refusal| ApiError::refused("delete", refusal))
+        orders::discard_volume(tx, &volume).map_err(|refusal| ApiError::refused("delete", refusal))?;
+        Ok(volume)
     })?;
+    remove_files(&[gone]);
     context.app.engine.wake();
     Ok(Response::empty(204))
 }

@@ -22,6 +22,7 @@ use crate::catalog::{backups, jobs, new_uuid, projects, schedules};
 use crate::clock;
 use crate::engine::orders;
 use crate::engine::places::{self, Reach};
+use crate::engine::restore::remove_files;
 use crate::http::Response;
 use crate::model::instance::InstanceState;
 use crate::model::quota::{QuotaName, gib, mib};
@@ -131,7 +132,7 @@ fn update(context: &Context, uuid: &str, partial: bool) -> ApiResult {
 
 /// Removes the record; files that cofferd made for it go too, registered disks are never touched.
 fn destroy(context: &Context, uuid: &str) -> ApiResult {
-    context.write(|tx| {
+    let gone = context.write(|tx| {
         let instance = find(context, tx, uuid)?;
         context.can_write(instance.project_id)?;
         if backups::instance_has_backups(tx, instance.id)? {
@@ -142,6 +143,8 @@ fn destroy(context: &Context, uuid: &str) -> ApiResult {
         }
         remove(tx, &instance, orders::discard_volume, "resource_deletion_succeeded", "deleted")
     })?;
+    // At once, because it may be what makes room. If the daemon dies before, the promised work is still there.
+    remove_files(&gone);
     context.app.engine.wake();
     Ok(Response::json(202, &json!({"status": "destroy was scheduled"})))
 }
@@ -163,22 +166,23 @@ fn unlink(context: &Context, uuid: &str) -> ApiResult {
     Ok(Response::json(202, &json!({"status": "unlink was scheduled"})))
 }
 
-/// Removes the record and, in the way that is given, those of its volumes that come and go with it: disks of the host, and what a
-/// restore made for it. A volume that was made on its own (in Cinder's face) is only detached.
+/// Removes the record and, in the way that is given, those of its volumes that come and go with it, which are returned: disks of the
+/// host, and what a restore made for it. A volume that was made on its own (in Cinder's face) is only detached.
 fn remove(
     tx: &Transaction,
     instance: &Instance,
     remove_volume: fn(&Transaction, &Volume) -> Result<(), orders::Refusal>,
     kind: &str,
     word: &str,
-) -> Result<(), ApiError> {
+) -> Result<Vec<Volume>, ApiError> {
     let mut gone = volumes::of_instance(tx, instance.id)?;
     gone.retain(|volume| !volume.managed || is_made_for(volume, instance));
     instances::delete(tx, instance.id)?;
     for volume in &gone {
         remove_volume(tx, volume).map_err(|refusal| ApiError::detail(409, format!("Volume {}: {refusal}.", volume.name)))?;
     }
-    Ok(log(tx, instance, kind, format!("Instance {} has been {word}.", instance.name))?)
+    log(tx, instance, kind, format!("Instance {} has been {word}.", instance.name))?;
+    Ok(gone)
 }
 
 /// Restores make the files of an instance in a directory of its own.
