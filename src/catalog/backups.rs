@@ -222,11 +222,14 @@ pub fn snapshots_of(connection: &Connection, volume_id: i64) -> rusqlite::Result
         .collect()
 }
 
-/// Uuids of a schedule's backups in creation order.
-pub fn uuids_of_schedule(connection: &Connection, schedule_id: i64) -> rusqlite::Result<Vec<String>> {
+/// Uuids of a schedule's newest backups in creation order.
+pub fn uuids_of_schedule(connection: &Connection, schedule_id: i64, limit: i64) -> rusqlite::Result<Vec<String>> {
     connection
-        .prepare_cached("SELECT uuid FROM backup WHERE schedule_id = ? ORDER BY created_at, id")?
-        .query_map([schedule_id], |row| row.get(0))?
+        .prepare_cached(
+            "SELECT uuid FROM (SELECT uuid, created_at, id FROM backup WHERE schedule_id = ? ORDER BY created_at DESC, id DESC LIMIT ?) \
+             ORDER BY created_at, id",
+        )?
+        .query_map([schedule_id, limit], |row| row.get(0))?
         .collect()
 }
 

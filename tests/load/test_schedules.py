@@ -75,11 +75,12 @@ def test_thousands_of_schedules_due_at_once(start_daemon):
     assert max(ages) < 10, "the timer went on beating (systemd would have ended it)"
     meter.assert_bounded(rss_mib=48)
 
-    # The next day they run again, and what they made the day before goes: pruned by number and out of date at once.
-    lab.clock.set("2026-11-22T13:00:05")
-    wait_for(lambda: lab.d.sql("SELECT count(*) FROM backup WHERE trigger_at = ?", (ms(parse_time("2026-11-22T13:00:00Z")),)) == [(COUNT,)],
-             "the second runs", 900, 0.5)
-    wait_for(lambda: states(lab) == {"ready": COUNT}, "the first ones go", 900, 0.5)
-    meter.look()
-    meter.assert_bounded(rss_mib=48)
+    if LONG:
+        # The next day they run again, and what they made the day before goes: pruned by number and out of date at once.
+        lab.clock.set("2026-11-22T13:00:05")
+        wait_for(lambda: lab.d.sql("SELECT count(*) FROM backup WHERE trigger_at = ?", (ms(parse_time("2026-11-22T13:00:00Z")),)) == [(COUNT,)],
+                 "the second runs", 900, 0.5)
+        wait_for(lambda: states(lab) == {"ready": COUNT}, "the first ones go", 900, 0.5)
+        meter.look()
+        meter.assert_bounded(rss_mib=48)
     meter.assert_at_rest()

@@ -79,7 +79,7 @@ SCHEDULE = {
     "last_run_at": described(nullable(TIME), "The instant last dealt with."),
     "last_skip_reason": text("Why the last run was left out; empty if it was not."),
     "created": TIME,
-    "backups": array(URL),
+    "backups": array(URL, maxItems=300, description="Of the newest 300, oldest first."),
 }
 
 TOKEN = {"id": COUNT, "user": STRING, "name": STRING, "created": TIME, "expires": described(nullable(TIME), "null: never.")}

@@ -29,8 +29,8 @@ use crate::model::quota::{QuotaName, gib, mib};
 use crate::model::volume::VolumeState;
 use crate::source;
 
-/// Embedded backups of one instance; the list itself has all.
-const EMBEDDED: i64 = 300;
+/// Embedded backups of one instance or schedule; the list itself has all.
+pub const EMBEDDED: i64 = 300;
 
 pub fn route(context: &Context, rest: &[&str]) -> ApiResult {
     match rest {

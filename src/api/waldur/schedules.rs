@@ -316,7 +316,7 @@ fn look_ahead(cron: &str, timezone: &str, from: chrono::DateTime<chrono::Utc>, c
 // ---- out
 
 pub fn to_json(context: &Context, c: &Connection, schedule: &Schedule) -> Result<Value, ApiError> {
-    let backups = backups::uuids_of_schedule(c, schedule.id)?;
+    let backups = backups::uuids_of_schedule(c, schedule.id, instances::EMBEDDED)?;
     let cron = CronSchedule::parse(&schedule.cron).ok();
     let zone = parse_zone(&schedule.timezone).unwrap_or(chrono_tz::UTC);
     let runs = cron.as_ref().map(|cron| cron.upcoming(clock::now(), zone, SHOWN_RUNS)).unwrap_or_default();
