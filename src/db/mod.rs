@@ -7,13 +7,16 @@
 //! Why these settings: DESIGN.md, "The file".
 
 mod flusher;
+mod sync;
 mod upgrade;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
@@ -34,8 +37,9 @@ const RESERVE: u64 = 32 << 20;
 /// The writer's page cache in KiB: above 1.5 times the largest transaction (a pack), or SQLite would spill early.
 const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// A commit of the writer that leaves this many pages (64 MiB) in the WAL checkpoints them: even a small change writes a
-/// dozen 64 KiB pages. Whoever writes much calls [`Db::checkpoint`] at times that suit it.
-const WAL_DUE_PAGES: u32 = 1024;
+/// dozen 64 KiB pages. Whoever writes much calls [`Db::checkpoint`] at times that suit it. SQLite's own way to do so keeps the
+/// errors to itself.
+const WAL_DUE_PAGES: usize = 1024;
 /// The WAL is truncated when it has grown past this many bytes and no reader needs it.
 const WAL_LIMIT: u64 = 64 << 20;
 
@@ -65,6 +69,8 @@ pub struct Db {
     writer: Mutex<Connection>,
     readers: Mutex<Readers>,
     reader_back: Condvar,
+    /// In the WAL after the last commit.
+    wal_pages: Arc<AtomicUsize>,
     flusher: flusher::Flusher,
     _lock: File,
 }
@@ -82,17 +88,24 @@ impl Db {
         }
         refuse_network_file_system(path)?;
         let lock = take_lock(path)?;
-        let writer = open_writer(path).map_err(|e| match e {
+        let mut writer = open_writer(path).map_err(|e| match e {
             DbError::Sqlite(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
                 DbError::Damaged(path.to_path_buf(), e)
             }
             e => e,
         })?;
+        let wal_pages = Arc::new(AtomicUsize::new(0));
+        let count = wal_pages.clone();
+        writer.wal_hook(Some(move |_: &mut Wal, pages| {
+            count.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
         Ok(Db {
             path: path.to_path_buf(),
             writer: Mutex::new(writer),
             readers: Mutex::new(Readers { idle: Vec::new(), lent: 0 }),
             reader_back: Condvar::new(),
+            wal_pages,
             flusher: flusher::Flusher::start(&wal_path(path)),
             _lock: lock,
         })
@@ -107,7 +120,13 @@ impl Db {
         let mut writer = self.writer();
         let tx = Transaction::new(&mut writer, TransactionBehavior::Immediate)?;
         let value = f(&tx)?;
-        tx.commit()?;
+        sync::judge(tx.commit())?;
+        if self.wal_pages.load(Ordering::Relaxed) >= WAL_DUE_PAGES {
+            // What was committed is safe where it is; readers may hold this up, and a full disk.
+            if let Err(e) = sync::judge(writer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))) {
+                log::warn!("the write-ahead log cannot be moved into the coffer yet: {e}");
+            }
+        }
         Ok(value)
     }
 
@@ -118,7 +137,7 @@ impl Db {
         writer.pragma_update(None, "synchronous", "NORMAL")?;
         let written = Transaction::new(&mut writer, TransactionBehavior::Immediate).map_err(E::from).and_then(|tx| {
             let value = f(&tx)?;
-            tx.commit()?;
+            sync::judge(tx.commit())?;
             Ok(value)
         });
         writer.pragma_update(None, "synchronous", "FULL")?;
@@ -144,7 +163,7 @@ impl Db {
         // On a full disk the WAL's own length is what is missing.
         let mode = if large || !self.has_room_for(0) { "PRAGMA wal_checkpoint(TRUNCATE)" } else { "PRAGMA wal_checkpoint(PASSIVE)" };
         // TRUNCATE waits for readers up to the busy time-out; failing to get there is no error, the next call tries again.
-        writer.query_row(mode, [], |_| Ok(()))
+        sync::judge(writer.query_row(mode, [], |_| Ok(())))
     }
 
     /// Is there room to write this many bytes and then still to move the WAL into the file and to delete backups? Without
@@ -190,7 +209,7 @@ impl Db {
     }
 
     fn empty_wal(&self) -> Result<(), rusqlite::Error> {
-        self.writer().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        empty_wal(&self.writer())
     }
 
     /// Gives up to `pages` free pages back to the file system. Returns how many are still free.
@@ -200,7 +219,7 @@ impl Db {
             // Each step frees one page: the statement must be run to its end.
             let mut statement = writer.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
             let mut rows = statement.query([])?;
-            while rows.next()?.is_some() {}
+            while sync::judge(rows.next().map(|row| row.is_some()))? {}
         }
         writer.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0)).map(|n| n as u64)
     }
@@ -350,6 +369,7 @@ fn open_writer(path: &Path) -> Result<Connection, DbError> {
         .mode(0o600)
         .open(path)
         .map_err(|e| DbError::Io(path.to_path_buf(), e))?;
+    let left_behind = std::fs::metadata(wal_path(path)).is_ok_and(|wal| wal.len() > 0);
     let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     let not_a_database = |e: rusqlite::Error| match e.sqlite_error_code() {
@@ -368,7 +388,7 @@ fn open_writer(path: &Path) -> Result<Connection, DbError> {
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    connection.pragma_update(None, "wal_autocheckpoint", WAL_DUE_PAGES)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", WAL_LIMIT as i64)?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     connection.set_prepared_statement_cache_capacity(128);
@@ -379,7 +399,21 @@ fn open_writer(path: &Path) -> Result<Connection, DbError> {
     if found < FORMAT_VERSION {
         upgrade::from_format(found, &mut connection)?;
     }
+    // What an earlier run left in the WAL may never have reached the disk (sync.rs): it is written to the file before anything is
+    // built on it. Else the WAL keeps its room, which is what deletions on a full disk are written to.
+    if left_behind {
+        match empty_wal(&connection) {
+            Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
+                log::warn!("there is no room to move the write-ahead log into the coffer: {e}");
+            }
+            emptied => emptied?,
+        }
+    }
     Ok(connection)
+}
+
+fn empty_wal(writer: &Connection) -> Result<(), rusqlite::Error> {
+    sync::judge(writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
 }
 
 fn create(connection: &mut Connection) -> Result<(), DbError> {

@@ -1,6 +1,7 @@
 //! Restoring: to the volumes of a new instance, to a volume, or one volume to a file or device of the administrator's choice.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rusqlite::Transaction;
@@ -133,6 +134,7 @@ impl Engine {
         running.progress.total.store(part.size as u64, Ordering::Relaxed);
         if !create {
             let target = Target::open(path, part.size as u64).map_err(EngineError::Target)?;
+            running.touched.store(true, Ordering::Relaxed);
             return self.emit_part(part, &target, false, running);
         }
         let target = Target::create(path, part.size as u64).map_err(EngineError::Target)?;
@@ -170,7 +172,10 @@ impl Engine {
     pub(super) fn fail_restore(&self, job: &Job, reason: &str, corrupt: Option<&str>) {
         let goal = Goal::read(&job.target);
         self.remove_half_written(goal.as_ref());
-        self.write_down("record a failed restoration", |tx| fail(tx, job, reason, corrupt));
+        // A volume at this path that was not written to is what it was.
+        let untouched = |running: &Arc<Running>| !running.touched.load(Ordering::Relaxed);
+        let untouched = matches!(goal, Some(Goal::Path { .. })) && self.dispatch().running.get(&job.id).is_some_and(untouched);
+        self.write_down("record a failed restoration", |tx| fail(tx, job, reason, corrupt, untouched));
         self.finish_task(goal.as_ref(), Err(reason.to_string()));
     }
 
@@ -276,7 +281,7 @@ pub fn remove_files(gone: &[Volume]) {
 }
 
 /// Records that a restoration failed; also used at the next start after a crash.
-pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str, corrupt: Option<&str>) -> rusqlite::Result<()> {
+pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str, corrupt: Option<&str>, untouched: bool) -> rusqlite::Result<()> {
     let now = clock::now_ms();
     let backup_id = job.backup_id.unwrap_or_default();
     let goal = Goal::read(&job.target);
@@ -293,6 +298,7 @@ pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str, corrupt: Option<&s
             }
         }
         Some(Goal::Volume { id, .. }) => fail_volume(tx, id, reason, now)?,
+        Some(Goal::Path { .. }) if untouched => {}
         Some(Goal::Path { .. }) => job.volume_id.map_or(Ok(()), |id| fail_volume(tx, id, &told, now))?,
         None => {}
     }
