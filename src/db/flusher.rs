@@ -1,5 +1,6 @@
 //! Sees to it that what was written to the WAL is on its way to the disk while the next transaction is made, so that the
-//! checkpoint, which must wait until all of it is there, finds most of that done. Nothing relies on it.
+//! checkpoint, which must wait until all of it is there, finds most of that done. Nothing relies on it, but where it fails nothing
+//! else can be relied on either (sync.rs).
 
 use std::fs::File;
 use std::path::Path;
@@ -21,8 +22,9 @@ impl Flusher {
         let started = File::open(wal).and_then(|wal| {
             std::thread::Builder::new().name("flush".into()).spawn(move || {
                 for () in orders {
-                    // The checkpoint's own sync tells what went wrong.
-                    let _ = wal.sync_data();
+                    if let Err(e) = wal.sync_data() {
+                        super::sync::end(&e.to_string());
+                    }
                 }
             })
         });

@@ -8,14 +8,17 @@
 
 mod flusher;
 mod pulse;
+mod sync;
 mod upgrade;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pulse::{Pulse, Writing};
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::durable;
@@ -38,8 +41,9 @@ const RESERVE: u64 = 32 << 20;
 /// The writer's page cache in KiB: above 1.5 times the largest transaction (a pack), or SQLite would spill early.
 const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// A commit of the writer that leaves this many pages (64 MiB) in the WAL checkpoints them: even a small change writes a
-/// dozen 64 KiB pages. Whoever writes much calls [`Db::checkpoint`] at times that suit it.
-const WAL_DUE_PAGES: u32 = 1024;
+/// dozen 64 KiB pages. Whoever writes much calls [`Db::checkpoint`] at times that suit it. SQLite's own way to do so keeps the
+/// errors to itself.
+const WAL_DUE_PAGES: usize = 1024;
 /// The WAL is truncated when it has grown past this many bytes and no reader needs it.
 const WAL_LIMIT: u64 = 64 << 20;
 
@@ -70,6 +74,8 @@ pub struct Db {
     pulse: Pulse,
     readers: Mutex<Readers>,
     reader_back: Condvar,
+    /// In the WAL after the last commit.
+    wal_pages: Arc<AtomicUsize>,
     flusher: flusher::Flusher,
     _lock: File,
 }
@@ -87,18 +93,25 @@ impl Db {
         }
         refuse_network_file_system(path)?;
         let lock = take_lock(path)?;
-        let writer = open_writer(path).map_err(|e| match e {
+        let mut writer = open_writer(path).map_err(|e| match e {
             DbError::Sqlite(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
                 DbError::Damaged(path.to_path_buf(), e)
             }
             e => e,
         })?;
+        let wal_pages = Arc::new(AtomicUsize::new(0));
+        let count = wal_pages.clone();
+        writer.wal_hook(Some(move |_: &mut Wal, pages| {
+            count.store(usize::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
         Ok(Db {
             path: path.to_path_buf(),
             writer: Mutex::new(writer),
             pulse: Pulse::default(),
             readers: Mutex::new(Readers { idle: Vec::new(), lent: 0 }),
             reader_back: Condvar::new(),
+            wal_pages,
             flusher: flusher::Flusher::start(&wal_path(path)),
             _lock: lock,
         })
@@ -110,7 +123,15 @@ impl Db {
 
     /// Runs `f` in one immediate transaction; it is committed if `f` returns Ok and rolled back otherwise.
     pub fn write<T, E: From<rusqlite::Error>>(&self, f: impl FnOnce(&Transaction) -> Result<T, E>) -> Result<T, E> {
-        transact(&mut self.writer(), f)
+        let mut writer = self.writer();
+        let value = transact(&mut writer, f)?;
+        if self.wal_pages.load(Ordering::Relaxed) >= WAL_DUE_PAGES {
+            // What was committed is safe where it is; readers may hold this up, and a full disk.
+            if let Err(e) = writer.note(writer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))) {
+                log::warn!("the write-ahead log cannot be moved into the coffer yet: {e}");
+            }
+        }
+        Ok(value)
     }
 
     /// The same, but a power cut may take it back until the next [`Db::write`] or checkpoint has ended, which makes durable all that
@@ -189,7 +210,7 @@ impl Db {
 
     fn empty_wal(&self) -> Result<(), rusqlite::Error> {
         let writer = self.writer();
-        writer.note(writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+        writer.note(empty_wal(&writer))
     }
 
     /// The last change that was tried has failed because of the disk.
@@ -209,7 +230,7 @@ impl Db {
             // Each step frees one page: the statement must be run to its end.
             let mut statement = writer.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
             let mut rows = statement.query([])?;
-            while rows.next()?.is_some() {}
+            while sync::judge(rows.next().map(|row| row.is_some()))? {}
         }
         writer.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0)).map(|n| n as u64)
     }
@@ -368,6 +389,7 @@ fn open_writer(path: &Path) -> Result<Connection, DbError> {
         .mode(0o600)
         .open(path)
         .map_err(|e| DbError::Io(path.to_path_buf(), e))?;
+    let left_behind = std::fs::metadata(wal_path(path)).is_ok_and(|wal| wal.len() > 0);
     let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     let not_a_database = |e: rusqlite::Error| match e.sqlite_error_code() {
@@ -386,7 +408,7 @@ fn open_writer(path: &Path) -> Result<Connection, DbError> {
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    connection.pragma_update(None, "wal_autocheckpoint", WAL_DUE_PAGES)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", WAL_LIMIT as i64)?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     connection.set_prepared_statement_cache_capacity(128);
@@ -397,7 +419,21 @@ fn open_writer(path: &Path) -> Result<Connection, DbError> {
     if found < FORMAT_VERSION {
         upgrade::from_format(found, &mut connection)?;
     }
+    // What an earlier run left in the WAL may never have reached the disk (sync.rs): it is written to the file before anything is
+    // built on it. Else the WAL keeps its room, which is what deletions on a full disk are written to.
+    if left_behind {
+        match empty_wal(&connection) {
+            Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
+                log::warn!("there is no room to move the write-ahead log into the coffer: {e}");
+            }
+            emptied => emptied?,
+        }
+    }
     Ok(connection)
+}
+
+fn empty_wal(writer: &Connection) -> Result<(), rusqlite::Error> {
+    sync::judge(writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
 }
 
 fn create(connection: &mut Connection) -> Result<(), DbError> {

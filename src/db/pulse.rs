@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 
+use super::sync;
+
 #[derive(Default)]
 pub(super) struct Pulse(Mutex<State>);
 
@@ -43,8 +45,9 @@ impl<'a> Writing<'a> {
         Writing { connection, pulse, changes }
     }
 
-    /// To be told of each step that meets the disk.
+    /// To be told of each step that meets the disk. It ends the process if that did not confirm what was written (sync.rs).
     pub fn note<T>(&self, outcome: Result<T, rusqlite::Error>) -> Result<T, rusqlite::Error> {
+        let outcome = sync::judge(outcome);
         match &outcome {
             // The commit of nothing tells nothing.
             Ok(_) if self.connection.total_changes() == self.changes => {}

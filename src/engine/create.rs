@@ -17,7 +17,7 @@ use crate::catalog::volume_backups::{self, Part};
 use crate::catalog::volumes::{self, Volume};
 use crate::clock;
 use crate::model::backup::{BackupKind, BackupState};
-use crate::model::quota::QuotaName;
+use crate::model::quota::{QuotaName, gib};
 use crate::model::retention::{self, PruneCandidate};
 use crate::source::Source;
 
@@ -100,8 +100,11 @@ impl Engine {
             let backup_id = job.backup_id.unwrap_or_default();
             let Some(backup) = backups::by_id(tx, backup_id)? else { return Err(EngineError::Cancelled) };
             let growth: i64 = opened.iter().map(|(part, source, _)| source.size() as i64 - part.size).sum();
-            // The volumes themselves count as much as their backup.
-            orders::fits(tx, backup.project_id, &[(QuotaName::Storage, growth.saturating_mul(2))])
+            let gigabytes = opened.iter().map(|(part, source, _)| gib(source.size() as i64) - gib(part.size)).sum();
+            // The volumes themselves count as much as their backup. What they take of Cinder's gigabytes they have taken already: those
+            // limit what is asked for, and this was done on the host.
+            let counted_as = if backup.kind == BackupKind::Snapshot { QuotaName::Gigabytes } else { QuotaName::BackupGigabytes };
+            orders::fits(tx, backup.project_id, &[(QuotaName::Storage, growth.saturating_mul(2)), (counted_as, gigabytes)])
                 .map_err(|refusal| EngineError::Told(format!("its disks have grown: {refusal}")))?;
             for (part, source, _) in opened.iter_mut() {
                 part.size = source.size() as i64;

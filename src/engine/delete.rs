@@ -1,8 +1,10 @@
 //! Deleting a backup: one transaction takes its maps and rows away; the bytes come back when maintenance collects garbage.
 
+use std::sync::atomic::Ordering;
+
 use rusqlite::Transaction;
 
-use super::{Engine, orders};
+use super::{Engine, Running, orders};
 use crate::catalog::backups;
 use crate::catalog::events::Severity;
 use crate::catalog::jobs::{self, Job};
@@ -11,18 +13,19 @@ use crate::model::backup::BackupState;
 use crate::store::{Store, StoreError};
 
 impl Engine {
-    pub(super) fn run_delete(&self, job: &Job) {
-        loop {
-            match self.db.write(|tx| remove(tx, job)) {
-                Ok(()) => return self.maintenance.request(),
-                // Nothing is wrong with the backup, and deleting is what makes room: it goes as soon as it can be written.
-                Err(StoreError::Full) if !self.is_stopping() => {
-                    log::error!("backup {} cannot be deleted yet: {}", job.backup_id.unwrap_or_default(), StoreError::Full);
-                    std::thread::sleep(super::RETRY);
+    pub(super) fn run_delete(&self, job: &Job, running: &Running) {
+        match self.db.write(|tx| remove(tx, job)) {
+            Ok(()) => self.maintenance.request(),
+            // Nothing is wrong with the backup, and deleting is what makes room: it goes as soon as it can be written.
+            Err(error) if error.may_pass() => {
+                log::error!("backup {} cannot be deleted yet: {error}", job.backup_id.unwrap_or_default());
+                // On a full disk that gives the room back that the write-ahead log takes, if there is any.
+                if let Err(error) = self.db.checkpoint() {
+                    log::debug!("and nothing can be moved into the coffer: {error}");
                 }
-                Err(StoreError::Full) => return, // the next start goes on
-                Err(error) => return self.fail_delete(job, &error.to_string()),
+                running.put_off.store(true, Ordering::Relaxed);
             }
+            Err(error) => self.fail_delete(job, &error.to_string()),
         }
     }
 

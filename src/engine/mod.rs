@@ -91,6 +91,10 @@ pub struct Running {
     job: Job,
     pub progress: Progress,
     pub cancel: AtomicBool,
+    /// A restore has begun to write: what it writes to is not what it was.
+    touched: AtomicBool,
+    /// It could not be done now, and is to be tried again.
+    put_off: AtomicBool,
     pub started: Instant,
 }
 
@@ -283,6 +287,10 @@ impl Engine {
         while let Some(running) = self.next(lane) {
             let attempt = std::panic::AssertUnwindSafe(|| self.run(&running));
             let _ = std::panic::catch_unwind(attempt); // a panic was logged where it happened
+            if running.put_off.load(Ordering::Relaxed) {
+                self.put_off(&running.job);
+                continue;
+            }
             self.bring_to_an_end(&running.job);
             self.end(&running.job);
             self.note_activity();
@@ -295,6 +303,13 @@ impl Engine {
         dispatch.running.remove(&job.id);
         dispatch.queue.end(job);
         self.call_workers(&dispatch);
+    }
+
+    /// The job keeps what it claimed; others of its lane go first.
+    fn put_off(&self, job: &Job) {
+        let mut dispatch = self.dispatch();
+        dispatch.running.remove(&job.id);
+        dispatch.queue.put_off(job.clone(), Instant::now() + RETRY);
     }
 
     /// A request was answered; see [`Engine::activity`].
@@ -327,7 +342,9 @@ impl Engine {
                 Ok(None) => {}
                 Err(error) => log_catalog("look for work", &error),
             }
-            dispatch = self.wake[lane as usize].wait_timeout(dispatch, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
+            let due = dispatch.queue.next_due().map(|due| due.saturating_duration_since(Instant::now()));
+            let rest = due.map_or(LOOK_AGAIN, |rest| rest.min(LOOK_AGAIN));
+            dispatch = self.wake[lane as usize].wait_timeout(dispatch, rest).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -336,7 +353,7 @@ impl Engine {
         match job.kind {
             JobKind::Create => self.run_create(job, running),
             JobKind::Restore => self.run_restore(job, running),
-            JobKind::Delete => self.run_delete(job),
+            JobKind::Delete => self.run_delete(job, running),
             JobKind::Provision => self.run_provision(job),
             JobKind::Copy => self.run_copy(job, running),
             JobKind::Extend => self.run_extend(job),
@@ -402,6 +419,8 @@ impl Dispatch {
         let running = Arc::new(Running {
             progress: Progress::default(),
             cancel: AtomicBool::new(cancelled),
+            touched: AtomicBool::new(false),
+            put_off: AtomicBool::new(false),
             started: Instant::now(),
             job,
         });

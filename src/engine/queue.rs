@@ -5,6 +5,7 @@
 //! them: what concerns one volume or one backup is done one after another, what concerns others is done beside it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Instant;
 
 use rusqlite::Connection;
 
@@ -21,6 +22,8 @@ pub(super) struct Queue {
     waiting: HashMap<i64, Job>,
     /// Those that may begin, for each lane.
     ready: [BTreeSet<i64>; 2],
+    /// Those that have begun and are to be tried again, and when.
+    later: Vec<(Instant, i64)>,
 }
 
 impl Queue {
@@ -42,6 +45,9 @@ impl Queue {
 
     /// The oldest job of the lane that may begin. It keeps its places until [`Queue::end`].
     pub(super) fn take(&mut self, connection: &Connection, lane: Lane) -> rusqlite::Result<Option<Job>> {
+        let now = Instant::now();
+        let due = self.later.extract_if(.., |(when, _)| *when <= now).map(|(_, id)| id).collect::<Vec<_>>();
+        due.into_iter().for_each(|id| self.admit(id));
         while let Some(&id) = self.ready[lane as usize].first() {
             if !jobs::is_there(connection, id)? {
                 self.forget(id);
@@ -56,6 +62,17 @@ impl Queue {
     /// May a job of this lane begin?
     pub(super) fn is_ready(&self, lane: Lane) -> bool {
         !self.ready[lane as usize].is_empty()
+    }
+
+    /// The job could not be done now: it keeps its places, and others go first until then.
+    pub(super) fn put_off(&mut self, job: Job, until: Instant) {
+        self.later.push((until, job.id));
+        self.waiting.insert(job.id, job);
+    }
+
+    /// When the next job that was put off is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.later.iter().map(|(when, _)| *when).min()
     }
 
     /// The job gives up its places.
@@ -171,6 +188,28 @@ mod tests {
         finish(&mut queue, &c, &running);
         assert!(take(&mut queue, &c, Lane::Data).is_none());
         assert_eq!((queue.waiting.len(), queue.lines.len()), (0, 1));
+    }
+
+    #[test]
+    fn what_is_put_off_lets_others_go_first_and_keeps_its_place() {
+        let (c, mut queue) = (catalog(), Queue::default());
+        let (first, second, behind) = (
+            promise(&c, JobKind::Erase, 1, None), promise(&c, JobKind::Erase, 2, None), promise(&c, JobKind::Extend, 1, None),
+        );
+        let job = take(&mut queue, &c, Lane::Quick).unwrap();
+        assert_eq!(job.id, first);
+        let due = Instant::now() + std::time::Duration::from_millis(50);
+        queue.put_off(job, due);
+        let other = take(&mut queue, &c, Lane::Quick).unwrap();
+        assert_eq!((other.id, queue.next_due()), (second, Some(due)));
+        assert!(take(&mut queue, &c, Lane::Quick).is_none());
+        while Instant::now() < due {
+            std::thread::yield_now();
+        }
+        let again = take(&mut queue, &c, Lane::Quick).unwrap();
+        assert_eq!((again.id, queue.next_due()), (first, None));
+        finish(&mut queue, &c, &again);
+        assert_eq!(take(&mut queue, &c, Lane::Quick).unwrap().id, behind);
     }
 
     #[test]

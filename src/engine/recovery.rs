@@ -53,7 +53,7 @@ impl Engine {
             }
             _ => INTERRUPTED.to_string(),
         };
-        self.db.write(|tx| restore::fail(tx, job, &reason, None))
+        self.db.write(|tx| restore::fail(tx, job, &reason, None, false))
     }
 }
 

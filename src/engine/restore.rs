@@ -1,6 +1,7 @@
 //! Restoring: to the volumes of a new instance, to a volume, or one volume to a file or device of the administrator's choice.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rusqlite::Transaction;
@@ -132,10 +133,14 @@ impl Engine {
         let part = parts.iter().find(|part| part.position == position);
         let part = part.ok_or_else(|| EngineError::Told(format!("the backup has no volume {position}")))?;
         running.progress.total.store(part.size as u64, Ordering::Relaxed);
-        let open = if create { create_target } else { open_target };
-        let target = open(path, part.size as u64, reach, &self.settings())?;
-        let outcome = self.emit_part(part, &target, create, running);
-        if create && outcome.is_err() {
+        if !create {
+            let target = open_target(path, part.size as u64, reach, &self.settings())?;
+            running.touched.store(true, Ordering::Relaxed);
+            return self.emit_part(part, &target, false, running);
+        }
+        let target = create_target(path, part.size as u64, reach, &self.settings())?;
+        let outcome = self.emit_part(part, &target, true, running);
+        if outcome.is_err() {
             target.discard();
         }
         outcome
@@ -168,7 +173,10 @@ impl Engine {
     pub(super) fn fail_restore(&self, job: &Job, reason: &str, corrupt: Option<&str>) {
         let goal = Goal::read(&job.target);
         self.remove_half_written(goal.as_ref());
-        self.write_down("record a failed restoration", |tx| fail(tx, job, reason, corrupt));
+        // A volume at this path that was not written to is what it was.
+        let untouched = |running: &Arc<Running>| !running.touched.load(Ordering::Relaxed);
+        let untouched = matches!(goal, Some(Goal::Path { .. })) && self.dispatch().running.get(&job.id).is_some_and(untouched);
+        self.write_down("record a failed restoration", |tx| fail(tx, job, reason, corrupt, untouched));
         self.finish_task(goal.as_ref(), Err(reason.to_string()));
     }
 
@@ -276,7 +284,7 @@ pub(super) fn remove_file(path: &Path, own_directory: bool) {
 }
 
 /// Records that a restoration failed; also used at the next start after a crash.
-pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str, corrupt: Option<&str>) -> rusqlite::Result<()> {
+pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str, corrupt: Option<&str>, untouched: bool) -> rusqlite::Result<()> {
     let now = clock::now_ms();
     let backup_id = job.backup_id.unwrap_or_default();
     let goal = Goal::read(&job.target);
@@ -293,6 +301,7 @@ pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str, corrupt: Option<&s
             }
         }
         Some(Goal::Volume { id, .. }) => fail_volume(tx, id, reason, now)?,
+        Some(Goal::Path { .. }) if untouched => {}
         Some(Goal::Path { .. }) => job.volume_id.map_or(Ok(()), |id| fail_volume(tx, id, &told, now))?,
         None => {}
     }

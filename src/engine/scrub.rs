@@ -244,6 +244,15 @@ fn pause(engine: &Engine, rate: Rate, cancel: &AtomicBool, paid: &mut Instant, b
 
 // ---- what becomes of damage
 
+/// What has become of damaged chunks.
+#[derive(Default)]
+struct Cure {
+    /// Where each was had from.
+    healed: HashMap<Address, String>,
+    /// Those that are nowhere.
+    lost: HashSet<Address>,
+}
+
 /// What one backup has of the damage: by the number of the volume.
 #[derive(Default)]
 struct Share {
@@ -261,19 +270,24 @@ impl Engine {
         if concern.unused > 0 {
             log::warn!("{} chunks that no backup needs are damaged in the coffer; look after its disk", concern.unused);
         }
-        let healed = match self.heal(&concern, cancel) {
-            Err(error) if !matches!(error, EngineError::Cancelled) => {
+        let mut cure = Cure::default();
+        let stored = match self.heal(&concern, &mut cure, cancel) {
+            Err(EngineError::Cancelled) => return Err(EngineError::Cancelled),
+            // What was looked for in vain is lost all the same. Of the rest nothing bad may be said: the next pass looks again.
+            Err(error) => {
                 log::error!("damaged data cannot be stored anew: {error}");
-                HashMap::new()
+                cure.healed.clear();
+                false
             }
-            healed => healed?,
+            Ok(()) => true,
         };
         let mut shares: BTreeMap<i64, Share> = BTreeMap::new();
         for places in concern.places.chunk_by(|a, b| a.map == b.map) {
             let parts = self.db.read(|c| volume_backups::of_map(c, places[0].map))?;
-            let (whole, corrupt): (Vec<&Place>, Vec<&Place>) = places.iter().partition(|place| healed.contains_key(&place.address));
+            let corrupt: Vec<&Place> = places.iter().filter(|place| cure.lost.contains(&place.address)).collect();
+            let whole: Vec<&Place> = places.iter().filter(|place| cure.healed.contains_key(&place.address)).collect();
             let corrupt = together(&corrupt, |place| concern.bad[&place.address].reason.clone());
-            let whole = together(&whole, |place| healed[&place.address].clone());
+            let whole = together(&whole, |place| cure.healed[&place.address].clone());
             for (backup, part) in parts {
                 let share = shares.entry(backup).or_default();
                 share.corrupt.extend(corrupt.iter().map(|bad| (part.position, bad.clone())));
@@ -285,33 +299,32 @@ impl Engine {
                 self.tell(&backup, &share, report)?;
             }
         }
-        Ok(!concern.unsettled)
+        Ok(stored && !concern.unsettled)
     }
 
-    /// Stores damaged chunks anew, as far as they can be had. Returns where each was had from.
-    fn heal(&self, concern: &Concern, cancel: &AtomicBool) -> Result<HashMap<Address, String>, EngineError> {
-        let mut healed = HashMap::new();
+    /// Stores damaged chunks anew, as far as they can be had.
+    fn heal(&self, concern: &Concern, cure: &mut Cure, cancel: &AtomicBool) -> Result<(), EngineError> {
         if concern.places.is_empty() {
-            return Ok(healed);
+            return Ok(());
         }
         let mut mender = self.store.mender()?;
         let mut disks = Disks { engine: self, open: HashMap::new(), parts: HashMap::new(), buffer: None };
         for place in &concern.places {
             let bad = &concern.bad[&place.address];
-            if healed.contains_key(&place.address) {
+            if cure.healed.contains_key(&place.address) {
                 continue;
             }
             if cancel.load(Ordering::Relaxed) {
                 return Err(EngineError::Cancelled);
             }
             if mender.find_copy(bad)? {
-                healed.insert(place.address, "another copy in the coffer".to_string());
+                cure.healed.insert(place.address, "another copy in the coffer".to_string());
             } else if let Some(label) = disks.find(place, |raw| mender.put(bad, raw))? {
-                healed.insert(place.address, format!("the live {label}"));
+                cure.healed.insert(place.address, format!("the live {label}"));
             }
         }
-        mender.commit(concern)?;
-        Ok(healed)
+        cure.lost = concern.bad.keys().filter(|address| !cure.healed.contains_key(address)).copied().collect();
+        Ok(mender.commit(concern)?)
     }
 
     /// Writes down what has become of one backup's data.

@@ -137,7 +137,7 @@ fn remove(tx: &Transaction, erasure: &Job, volume: &Volume) -> rusqlite::Result<
     let rest = jobs::of_volume(tx, volume.id)?;
     for job in &rest {
         match job.kind {
-            JobKind::Restore => restore::fail(tx, job, VOLUME_GONE, None)?,
+            JobKind::Restore => restore::fail(tx, job, VOLUME_GONE, None, false)?,
             _ => fail(tx, job, VOLUME_GONE)?,
         }
     }

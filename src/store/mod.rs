@@ -59,6 +59,18 @@ pub enum StoreError {
     Sqlite(rusqlite::Error),
 }
 
+impl StoreError {
+    /// Is it the disk that could not do it now? Then the same may succeed later.
+    pub fn may_pass(&self) -> bool {
+        use ErrorCode::{DatabaseBusy, ReadOnly, SystemIoFailure};
+        match self {
+            StoreError::Full => true,
+            StoreError::Sqlite(error) => matches!(error.sqlite_error_code(), Some(DatabaseBusy | ReadOnly | SystemIoFailure)),
+            _ => false,
+        }
+    }
+}
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> StoreError {
         match error.sqlite_error_code() {

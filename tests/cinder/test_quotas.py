@@ -9,6 +9,7 @@ from helpers.api import ok
 from helpers.cinder import GIB
 from helpers.cinder_volumes import LATEST, QUOTAS, Cloud, fault, over
 from helpers.lab import QUOTAS as WALDUR_QUOTAS
+from helpers.wait import wait_for
 
 UNLIMITED = dict.fromkeys(QUOTAS, -1)
 
@@ -290,6 +291,18 @@ def test_backup_gigabytes(cloud):
     cloud.backup(cloud.volume(1))
     assert cloud.member.usage()["backup_gigabytes"] == 3
     assert cloud.member.show("volumes", volume)["status"] == "available"
+
+
+def test_a_disk_that_grew_does_not_get_past_backup_gigabytes(cloud):
+    """What is reserved for a backup follows the disk, and only `storage` was asked about it."""
+    volume = cloud.registered(GIB)
+    cloud.limit(backup_gigabytes=1)
+    os.truncate(cloud.path(volume), GIB + 4096)
+    backup = cloud.member.create("backups", volume_id=volume["id"])
+    failed = wait_for(lambda: (b := cloud.member.show("backups", backup))["status"] == "error" and b, "the backup fails")
+    assert "have grown" in failed["fail_reason"] and "backup_gigabytes" in failed["fail_reason"], failed
+    cloud.limit(backup_gigabytes=3)  # the failed one counts too
+    cloud.backup(volume)
 
 
 def test_a_quota_of_nothing(cloud):

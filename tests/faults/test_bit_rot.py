@@ -1,14 +1,19 @@
 """Bits that change in the coffer: never passed on, found by a restore and by a check, confined to the backups that need them,
 and mended by the next backup of the same data."""
 
+import json
 import os
 import random
 import re
+import shutil
 import struct
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from faults.bench import CHUNK, LONG, Bench, copy_sparse, inject, write_disk
+from faults.pages import PAGE, Pages
 from helpers.api import ok
 from helpers.disks import MIB
 from helpers.wait import wait_for
@@ -123,6 +128,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.fault("rot: in what is stored of a backup")
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damage_is_found_named_confined_and_mended(start_daemon, name):
     damage, offset, spreads = DAMAGES[name]
@@ -230,6 +236,150 @@ def test_a_coffer_that_is_no_database_any_more_is_refused_with_a_reason(start_da
     daemon.check = False
 
 
+# -------------------------------------------------------------------- every kind of page
+
+# Of these every day; of the others when there is time.
+USUAL = {
+    (None, "header and schema"), (None, "pointer map"), (None, "freelist trunk"), ("pack", "table interior"), ("pack", "table leaf"),
+    ("pack", "overflow"), ("pack_toc", "table leaf"), ("segment", "table leaf"), ("segment", "index leaf"), ("volume_map", "table leaf"),
+    ("backup", "table leaf"), ("backup", "index leaf"), ("volume_backup", "table leaf"), ("user", "table leaf"), ("job", "table leaf"),
+}
+# Kinds in which there are rows; all others only lead to them, and salvage does without.
+ROWS = ("table leaf", "overflow", "header and schema")
+
+
+def kinds_of(coffer):
+    kinds = {kind: numbers for kind, numbers in Pages(coffer).kinds.items() if numbers}
+    assert USUAL <= set(kinds), USUAL - set(kinds)
+    return {kind: numbers for kind, numbers in kinds.items() if LONG or kind in USUAL}
+
+
+def flip_at(at):
+    def damage(page, rng):
+        page[at] ^= 1 << rng.randrange(8)
+    return damage
+
+
+def flip_some(page, rng):
+    for _ in range(20):
+        page[rng.randrange(PAGE)] ^= 1 << rng.randrange(8)
+
+
+def lose_it(page, rng):
+    page[:] = bytes(PAGE)
+
+
+def tear(page, rng):
+    """A sector of something else."""
+    at = rng.randrange(PAGE // 512) * 512
+    page[at:at + 512] = rng.randbytes(512)
+
+
+PAGE_DAMAGES = {"first byte": flip_at(0), "count": flip_at(4), "first pointer": flip_at(9), "bits": flip_some, "lost": lose_it, "torn": tear}
+
+
+@pytest.fixture(scope="module")
+def rotten(start_module_daemon):
+    """A closed coffer with free pages, whose bytes can be put back."""
+    daemon = start_module_daemon("[scrub]\nbytes_per_second = 0")
+    daemon.check = False
+    c = Coffer(daemon)
+    assert daemon.stop() == 0
+    # Enough packs for a tree of two levels, and some that were there.
+    copies = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 4) INSERT INTO pack SELECT id + 5000 * n, data FROM pack, n"
+    for sql in (copies, "DELETE FROM pack WHERE id > 15000"):
+        daemon.sql(sql)
+    c.whole, c.kinds = daemon.coffer.read_bytes(), kinds_of(daemon.coffer)
+    c.wanted = [(c.old, c.old_bytes), (c.new, c.new_bytes), (c.other, c.second)]
+    return c
+
+
+def try_to_start(daemon):
+    """Whether it starts; if not, it says that the coffer is damaged."""
+    try:
+        daemon.start()
+        return True
+    except AssertionError as error:
+        assert "ended with 1 " in str(error) and re.search("coffer", str(error).split("at its start", 1)[1]), error
+        daemon.kill()
+        daemon.process = None
+        return False
+
+
+def assert_dialects_answer(daemon, project):
+    """Whatever is damaged, each dialect says so in its own shape, and goes on."""
+    for path, key in (("/api/openstack-backups/", "detail"), (f"/v3/{project}/backups/detail", None), ("/identity/v3/projects", "error"),
+                      ("/api/events/", "detail")):
+        answer = daemon.staff.get(path, headers={"X-Auth-Token": daemon.token} if key != "detail" else None)
+        assert answer.status_code in (200, 401, 403, 404, 500), (path, answer.text)
+        if answer.status_code == 500:
+            fault = answer.json() if key == "detail" else answer.json().get(key or "computeFault")
+            assert fault, answer.text
+
+
+def assert_right_or_refused(c, number):
+    """No restore gives other bytes than those that were backed up. How many were right."""
+    right = 0
+    for backup, content in c.wanted:
+        out = c.d.base / f"out{number}"
+        answer = c.api.post("/ops/restores/", {"backup": backup["uuid"], "position": 0, "path": str(out), "mode": "create"})
+        if answer.status_code == 202:
+            task = c.wait_task(answer.json()["task"])
+            if task["state"] == "done":
+                assert out.read_bytes() == content.read_bytes(), "wrong bytes"
+                right += 1
+            else:
+                assert task["error_message"]
+        else:
+            assert answer.status_code in (400, 401, 404, 409, 500) and answer.json(), answer.text
+        out.unlink(missing_ok=True)
+    return right
+
+
+def assert_salvaged(c, leads_only):
+    """What salvage calls whole is; and where only the way to the rows was damaged, that is all of it."""
+    out = c.d.base / "salvaged"
+    shutil.rmtree(out, ignore_errors=True)
+    copy = c.d.base / "copy.db"
+    copy.write_bytes(c.damaged)
+    result = subprocess.run([c.d.binary, "salvage", copy, "--to", out, "--json"], capture_output=True, text=True, timeout=120)
+    assert result.returncode in (0, 1) and "panicked" not in result.stderr, result.stderr
+    volumes = json.loads(result.stdout)["volumes"]
+    contents = {backup["uuid"]: content.read_bytes() for backup, content in c.wanted}
+    whole = [v for v in volumes if v["state"] == "whole"]
+    assert all(Path(v["file"]).read_bytes() in contents.values() for v in whole), whole
+    if leads_only:
+        assert {v["backup"] for v in whole} == set(contents), volumes
+
+
+@pytest.mark.timeout(3600 if LONG else 180)
+@pytest.mark.parametrize("damage", PAGE_DAMAGES if LONG else ["first byte", "bits", "lost"])
+def test_every_kind_of_page(rotten, ledger, damage):
+    """What is found is reported, what is not found does no harm, and nothing wrong is ever given out."""
+    c, rng = rotten, random.Random(damage)
+    for number, ((table, kind), pages) in enumerate(sorted(c.kinds.items(), key=str)):
+        with ledger.fault(f"rot: in a page that is {kind.replace(' and schema', '')}"):
+            page = rng.choice(pages)
+            c.damaged = bytearray(c.whole)
+            one = c.damaged[(page - 1) * PAGE:page * PAGE]
+            PAGE_DAMAGES[damage](one, rng)
+            c.damaged[(page - 1) * PAGE:page * PAGE] = one
+            c.d.coffer.write_bytes(c.damaged)
+            for suffix in ("-wal", "-shm"):
+                (c.d.state_dir / f"coffer.db{suffix}").unlink(missing_ok=True)
+            assert_salvaged(c, kind not in ROWS)
+            if try_to_start(c.d):
+                assert_dialects_answer(c.d, c.project["uuid"])
+                right = assert_right_or_refused(c, number)
+                # (Without the pointer map SQLite reads no long rows. Salvage does.)
+                if kind in ("freelist trunk", "free"):
+                    assert right == 3, (table, kind, c.d.log()[-2000:])
+                assert_dialects_answer(c.d, c.project["uuid"])
+                c.d.kill()
+            assert "panicked" not in c.d.log(), c.d.log()[-4000:]
+            c.d.log_file.write_text("")
+
+
 # -------------------------------------------------------------------- any bit of the file
 
 
@@ -243,7 +393,7 @@ def test_any_bits_of_the_file(start_daemon, seed):
     daemon = start_daemon()
     daemon.check = False
     c = Coffer(daemon, 4 * MIB)
-    wanted = [(c.old, c.old_bytes), (c.new, c.new_bytes), (c.other, c.second)]
+    c.wanted = [(c.old, c.old_bytes), (c.new, c.new_bytes), (c.other, c.second)]
     assert daemon.stop() == 0
     whole = daemon.coffer.read_bytes()
     outcomes = {"refused": 0, "failed": 0, "right": 0}
@@ -256,29 +406,12 @@ def test_any_bits_of_the_file(start_daemon, seed):
         daemon.coffer.write_bytes(damaged)
         for suffix in ("-wal", "-shm"):
             (daemon.state_dir / f"coffer.db{suffix}").unlink(missing_ok=True)
-        try:
-            daemon.start()
-        except AssertionError as error:
-            assert "ended with 1 " in str(error), error
+        if not try_to_start(daemon):
             outcomes["refused"] += 1
-            daemon.kill()
-            daemon.process = None
             continue
-        for backup, content in wanted:
-            out = daemon.base / f"out{number}"
-            answer = c.api.post("/ops/restores/", {"backup": backup["uuid"], "position": 0, "path": str(out), "mode": "create"})
-            if answer.status_code == 202:
-                task = c.wait_task(answer.json()["task"])
-                if task["state"] == "done":
-                    assert out.read_bytes() == content.read_bytes(), f"wrong bytes, round {number}"
-                    outcomes["right"] += 1
-                else:
-                    assert task["error_message"]
-                    outcomes["failed"] += 1
-            else:
-                assert answer.status_code in (400, 401, 404, 409, 500), answer.text
-                outcomes["failed"] += 1
-            out.unlink(missing_ok=True)
+        right = assert_right_or_refused(c, number)
+        outcomes["right"] += right
+        outcomes["failed"] += 3 - right
         daemon.kill()
     assert "panicked" not in daemon.log()
     print(outcomes)

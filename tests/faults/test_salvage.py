@@ -78,7 +78,11 @@ def truth(start_module_daemon):
     truth.maps = {(uuid, name): map_id for uuid, name, map_id in rows}
     # Free pages, in which there is what was valid once.
     connection = sqlite3.connect(daemon.coffer)
-    for sql in ("INSERT INTO pack SELECT id + 7000, data FROM pack", "DELETE FROM pack WHERE id > 7000"):
+    connection.execute("PRAGMA secure_delete = OFF")
+    numbers = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000)"
+    for sql in ("INSERT INTO pack SELECT id + 7000, data FROM pack", "DELETE FROM pack WHERE id > 7000",
+                f"INSERT INTO volume_map {numbers} SELECT id + 7000 * n, hash, size, chunk_size, segments FROM volume_map, n",
+                "DELETE FROM volume_map WHERE id > 7000"):
         connection.execute(sql)
         connection.commit()
     connection.close()
