@@ -3,6 +3,8 @@
 pub mod auth;
 mod base_url;
 mod cinder;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod health;
 pub mod identity;
 mod ops;
