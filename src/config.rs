@@ -436,6 +436,22 @@ impl Checker {
     }
 }
 
+/// Fuzz target: what a configuration file may hold. One that is taken is complete and within its limits.
+#[cfg(fuzzing)]
+pub fn fuzz(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(file) = toml::from_str(text) else { return };
+    let surroundings = Surroundings { cores: 2, home: Some("/home".into()), ..Surroundings::default() };
+    match (Checker { path: "f".into() }).check(file, &surroundings) {
+        Ok(config) => {
+            assert!(!config.state_directory.as_os_str().is_empty());
+            assert!(config.engine.workers > 0 && config.engine.jobs > 0 && config.auth.login_attempts > 0);
+            assert!(config.http.limits.max_connections > 0);
+        }
+        Err(error) => assert!(error.to_string().starts_with("f: ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,8 @@
 
 pub mod auth;
 mod cinder;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod health;
 pub mod identity;
 mod ops;

@@ -9,6 +9,9 @@ use super::head::Refusal;
 /// The longest line with a chunk size and its extensions, or with one trailer field.
 const MAX_LINE: usize = 4 * 1024;
 
+/// Digits of a chunk size: as many as the largest number of 64 bits has.
+const MAX_DIGITS: usize = 16;
+
 /// A body longer than this lies in a mapping of its own.
 pub(super) const LARGE: usize = 128 * 1024;
 /// glibc maps an allocation of this size by itself, whatever its adaptive threshold is by now (mallopt(3), M_MMAP_THRESHOLD).
@@ -133,7 +136,9 @@ fn chunk_size(line: &[u8]) -> Result<usize, Refusal> {
         return Err(malformed());
     }
     let text = std::str::from_utf8(&line[..digits]).map_err(|_| malformed())?;
-    usize::from_str_radix(text, 16).map_err(|_| Refusal { status: 413, detail: "The request body is too large." })
+    let size = usize::from_str_radix(text, 16).map_err(|_| Refusal { status: 413, detail: "The request body is too large." })?;
+    // Zeros in front do not change the number, but there are parsers that count digits.
+    if digits > MAX_DIGITS { Err(malformed()) } else { Ok(size) }
 }
 
 /// Whether a trailer line is a field: a name without blanks, then a colon.
@@ -226,6 +231,8 @@ mod tests {
         assert_eq!(body(101), Err(413));
         assert_eq!(outcome("5\r\nabcde\r\n60\r\n"), Err(413), "the sum counts");
         assert_eq!(outcome("fffffffffffffffff\r\n"), Err(413));
+        assert_eq!(outcome(format!("{:016x}\r\nabcde\r\n0\r\n\r\n", 5)).map(|(body, _)| body), Ok(b"abcde".to_vec()));
+        assert_eq!(outcome(format!("{:017x}\r\nabcde\r\n0\r\n\r\n", 5)), Err(400), "some parsers read no more than 16 digits");
         assert_eq!(outcome("ffffffffffffffff\r\n"), Err(413));
         assert_eq!(outcome("0".repeat(MAX_LINE + 10)), Err(400));
         assert_eq!(outcome(format!("1;{}", "x".repeat(MAX_LINE))), Err(400));

@@ -8,6 +8,8 @@
 //! A request handler therefore sees only whole, well-formed HTTP/1.1 requests whose body is already in memory.
 
 mod body;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod gate;
 mod head;
 mod server;

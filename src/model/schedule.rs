@@ -27,7 +27,7 @@
 //! year between 1972 and 1999 that has the same calendar as the year in question, in UTC standing in for the wall clock.
 
 mod describe;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod oracle;
 #[cfg(test)]
 mod tests;
@@ -205,6 +205,30 @@ impl CronSchedule {
         let parse = |date: &[String; 4]| Schedule::from_str(&format!("{time} {}", date.join(" ")));
         let parts: Result<Vec<Schedule>, _> = dates.iter().map(parse).collect();
         parts.map_err(|cause| ScheduleError(format!("The schedule cannot be evaluated: {cause}")))
+    }
+}
+
+/// Fuzz target: any text as a schedule. One that is taken runs when the oracle says, and can be described.
+#[cfg(fuzzing)]
+pub fn fuzz(data: &[u8]) {
+    let mut input = crate::fuzz::Input(data);
+    let (moment, zone) = (input.number(5) as i64 % 4_000_000_000, oracle::ZONES[input.below(oracle::ZONES.len() as u64) as usize]);
+    let (Ok(text), Some(zone)) = (std::str::from_utf8(input.0), parse_zone(zone)) else { return };
+    let schedule = match CronSchedule::parse(text) {
+        Ok(schedule) => schedule,
+        Err(error) => return assert!(error.to_string().ends_with('.'), "{error}"),
+    };
+    assert!(!schedule.describe().is_empty());
+    let now = DateTime::from_timestamp(moment, 0).unwrap_or_default();
+    let first = schedule.next_after(now, zone);
+    assert!(first > Some(now), "{text:?} in {zone} after {now}: {first:?}");
+    // What else is allowed is not told by the oracle.
+    let plain = text.bytes().all(|byte| b"0123456789*,-/ ".contains(&byte)) && text.split(' ').all(|field| !field.is_empty());
+    if plain {
+        let minute = now.with_second(0).unwrap_or(now);
+        let (from, end) = (minute - TimeDelta::days(2), minute + TimeDelta::days(1));
+        let expected = oracle::Oracle::new(text).walk(from, 3 * 1440, zone).into_iter().find(|run| *run > now);
+        assert_eq!(first.filter(|run| *run <= end), expected, "{text:?} in {zone} after {now}");
     }
 }
 

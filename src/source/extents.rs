@@ -226,6 +226,58 @@ impl Changed {
     }
 }
 
+/// Fuzz target: two maps, as a file system tells them or as none should. Wherever a byte may differ the answer says so.
+#[cfg(fuzzing)]
+pub fn fuzz(data: &[u8]) {
+    let mut input = crate::fuzz::Input(data);
+    let granule = [512, 4096, 1 << 20][input.below(3) as usize];
+    let sizes = [0, 1].map(|_| input.number(3));
+    let wild = input.below(4) == 0;
+    let maps: [Vec<Extent>; 2] = std::array::from_fn(|_| {
+        let mut at = 0;
+        let extents = (0..input.below(12)).map(|_| match wild {
+            true => Extent { logical: input.number(8), physical: input.number(8), length: input.number(8), flags: Flags::from_bits_retain(input.number(4) as u32) },
+            false => {
+                let (logical, length) = (at + input.below(3) * input.number(2), 1 + input.number(2));
+                at = logical + length;
+                let odd = [Flags::empty(), Flags::SHARED, Flags::UNWRITTEN, Flags::ENCODED][input.below(4) as usize];
+                Extent { logical, physical: input.below(4) * 65_536 + logical % 65_536, length, flags: odd }
+            }
+        });
+        let mut extents: Vec<Extent> = extents.collect();
+        if let Some(last) = extents.last_mut().filter(|_| !wild || input.below(2) == 0) {
+            last.flags |= Flags::LAST;
+        }
+        extents
+    });
+    let pieces = |map: &[Extent], size| {
+        let extents = map.to_vec().into_iter().map(Ok::<_, io::Error>);
+        Pieces { extents, ahead: None, last: true, end: 0, at: 0, size }
+    };
+    let [old, new] = &maps;
+    let Ok(changed) = compare(pieces(old, sizes[0]), pieces(new, sizes[1]), sizes[0], sizes[1], granule) else { return };
+    assert!(changed.iter().all(|range| range.start < range.end && range.end <= sizes[1] && range.start % granule == 0));
+    assert!(changed.windows(2).all(|pair| pair[0].end < pair[1].start));
+    // Of what comes in no order only as much is read as the file needs.
+    if maps.iter().any(|map| map.windows(2).any(|pair| pair[0].logical.saturating_add(pair[0].length) > pair[1].logical)) {
+        return;
+    }
+    let place = |map: &[Extent], at| match map.iter().find(|e| e.logical <= at && at - e.logical < e.length) {
+        Some(extent) => Piece { range: extent.logical..extent.logical + extent.length, place: place_of(extent) }.place_of(at),
+        None => Place::Zeros,
+    };
+    let edges = maps.iter().flatten().flat_map(|e| [e.logical, e.logical.saturating_add(e.length)]).chain(sizes).chain([1]);
+    for at in edges.flat_map(|edge| [edge.wrapping_sub(1), edge]).filter(|at| *at < sizes[1]) {
+        let same = at < sizes[0]
+            && match (place(old, at), place(new, at)) {
+                (Place::Zeros, Place::Zeros) => true,
+                (Place::At(one), Place::At(other)) => one == other,
+                _ => false,
+            };
+        assert!(same || changed.iter().any(|range| range.contains(&at)), "byte {at} may differ: {maps:?}, {sizes:?}: {changed:?}");
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::single_range_in_vec_init)] // that is meant
 mod tests {

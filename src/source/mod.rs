@@ -12,6 +12,8 @@
 mod buffer;
 mod error;
 mod extents;
+#[cfg(fuzzing)]
+pub use extents::fuzz as fuzz_extents;
 mod found;
 mod path;
 pub mod reflink;

@@ -10,6 +10,8 @@
 mod check;
 pub mod codec;
 pub mod format;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod gc;
 mod index;
 mod inspect;

@@ -19,6 +19,9 @@ use super::{Store, StoreError};
 const WINDOW_BYTES: usize = 4 << 20;
 /// Bytes of a chunk, at most.
 pub const LARGEST_CHUNK: usize = WINDOW_BYTES;
+/// Stored bytes that are read at once. A window of our own making takes half of it, but a base may be many times as large as what
+/// is made from it, and a pack may name the same bytes again and again.
+const MOST_AT_ONCE: usize = 4 * LARGEST_CHUNK;
 /// Segment names looked up in one transaction.
 const NAMES_AT_ONCE: usize = 256;
 
@@ -344,14 +347,14 @@ impl<'a> MapReader<'a> {
         E: From<StoreError>,
     {
         let mut plan = &window.plan;
-        let mut faults = self.fill(plan, &window.chunks, tools)?;
+        let mut faults = self.fill(plan, &window.chunks, 0, tools)?;
         let fresh;
         if faults.iter().any(Option::is_some) {
             // A later backup of the same data may have moved the segment to better chunks.
             fresh = Arc::new(self.plan(plan.segment)?);
             if fresh.fault.is_none() && fresh.addresses != plan.addresses {
                 plan = &fresh;
-                faults = self.fill(plan, &window.chunks, tools)?;
+                faults = self.fill(plan, &window.chunks, 0, tools)?;
             }
             self.distrust(plan, window.chunks.start, &faults);
         }
@@ -373,8 +376,9 @@ impl<'a> MapReader<'a> {
         Ok(())
     }
 
-    /// Reads, decodes and verifies chunks of a segment into the buffer. Returns for each what is wrong with it.
-    fn fill<B>(&self, plan: &Plan, chunks: &Range<usize>, tools: &mut Tools<B>) -> Result<Vec<Option<String>>, StoreError>
+    /// Reads, decodes and verifies chunks of a segment into the buffer, the first one to place `at`. Returns for each what is wrong
+    /// with it.
+    fn fill<B>(&self, plan: &Plan, chunks: &Range<usize>, at: usize, tools: &mut Tools<B>) -> Result<Vec<Option<String>>, StoreError>
     where
         B: DerefMut<Target = [u8]>,
     {
@@ -392,10 +396,15 @@ impl<'a> MapReader<'a> {
             .collect();
         wanted.sort_unstable_by_key(|wanted| wanted.address);
         tools.stored.clear();
-        let (found, bases) = self.store.db.read(|c| fetch(c, &wanted, &mut tools.stored, &mut faults))?;
+        let Some((found, bases)) = self.store.db.read(|c| fetch(c, &wanted, &mut tools.stored, &mut faults))? else {
+            let half = chunks.start + chunks.len() / 2;
+            let mut faults = self.fill(plan, &(chunks.start..half), at, tools)?;
+            faults.extend(self.fill(plan, &(half..chunks.end), at + half - chunks.start, tools)?);
+            return Ok(faults);
+        };
         let mut bases = bases.into_iter().map(|base| (base.place, base)).collect::<HashMap<_, _>>();
         for piece in found {
-            let raw = &mut tools.raw[piece.place * self.chunk_size..][..piece.raw];
+            let raw = &mut tools.raw[(at + piece.place) * self.chunk_size..][..piece.raw];
             tools.base.clear();
             if let Encoding::Delta { .. } = piece.encoding {
                 // If it could not be read, the fault is noted already.
@@ -439,7 +448,7 @@ pub(super) fn full_chunk(store: &Store, address: Address, hash: &Hash) -> Result
     let (mut stored, mut faults) = (Vec::new(), [None]);
     let wanted = [Wanted { place: 0, address, what: What::Base }];
     let found = store.db.read(|c| fetch_packs(c, &wanted, &mut stored, &mut faults))?;
-    let Some(piece) = found.into_iter().next().filter(|piece| piece.hash == *hash) else { return Ok(None) };
+    let Some(piece) = found.into_iter().flatten().next().filter(|piece| piece.hash == *hash) else { return Ok(None) };
     let mut raw = vec![0; piece.raw];
     let mut decoder = Decoder::new().map_err(StoreError::Codec)?;
     match piece.decode(&mut decoder, &stored, &[], &mut raw) {
@@ -459,7 +468,7 @@ pub(super) fn is_whole(store: &Store, address: Address, hash: &Hash) -> Result<b
         let raw = Stored::load(c, address.pack())?.and_then(|stored| Some(stored.toc()?.entry(address.slot())?.raw as usize));
         let raw = raw.unwrap_or_default().min(LARGEST_CHUNK);
         let wanted = [Wanted { place: 0, address, what: What::Chunk { hash: *hash, raw } }];
-        fetch(c, &wanted, &mut stored, &mut faults)
+        Ok::<_, StoreError>(fetch(c, &wanted, &mut stored, &mut faults)?.unwrap_or_default())
     })?;
     let mut decode = |piece: &Found, base: &[u8]| {
         let mut raw = vec![0; piece.raw];
@@ -511,14 +520,14 @@ impl Found {
 }
 
 /// Reads the stored bytes of chunks, given by ascending address, and those of the bases of deltas among them. What cannot be
-/// read gets a fault.
+/// read gets a fault. None: all that is more than is read at once, so fewer are to be asked for; one never is.
 pub(super) fn fetch(
     c: &Connection,
     wanted: &[Wanted],
     stored: &mut Vec<u8>,
     faults: &mut [Option<String>],
-) -> Result<(Vec<Found>, Vec<Found>), StoreError> {
-    let found = fetch_packs(c, wanted, stored, faults)?;
+) -> Result<Option<(Vec<Found>, Vec<Found>)>, StoreError> {
+    let Some(found) = fetch_packs(c, wanted, stored, faults)? else { return Ok(None) };
     let mut bases: Vec<Wanted> = found
         .iter()
         .filter_map(|piece| match piece.encoding {
@@ -527,16 +536,21 @@ pub(super) fn fetch(
         })
         .collect();
     bases.sort_unstable_by_key(|base| base.address);
-    let bases = fetch_packs(c, &bases, stored, faults)?;
-    Ok((found, bases))
+    Ok(fetch_packs(c, &bases, stored, faults)?.map(|bases| (found, bases)))
 }
 
 /// Reads the stored bytes of chunks, given by ascending address, in as few reads as possible.
-fn fetch_packs(c: &Connection, wanted: &[Wanted], stored: &mut Vec<u8>, faults: &mut [Option<String>]) -> Result<Vec<Found>, StoreError> {
+fn fetch_packs(
+    c: &Connection,
+    wanted: &[Wanted],
+    stored: &mut Vec<u8>,
+    faults: &mut [Option<String>],
+) -> Result<Option<Vec<Found>>, StoreError> {
     let mut found = Vec::with_capacity(wanted.len());
     for group in wanted.chunk_by(|a, b| a.address.pack() == b.address.pack()) {
         match fetch_pack(c, group, stored, faults, &mut found) {
-            Ok(()) => {}
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
             Err(e) => {
                 let reason = damage(e)?;
                 found.retain(|piece: &Found| !group.iter().any(|wanted| wanted.place == piece.place));
@@ -544,24 +558,25 @@ fn fetch_packs(c: &Connection, wanted: &[Wanted], stored: &mut Vec<u8>, faults: 
             }
         }
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
+/// False: that is too much at once.
 fn fetch_pack(
     c: &Connection,
     group: &[Wanted],
     stored: &mut Vec<u8>,
     faults: &mut [Option<String>],
     found: &mut Vec<Found>,
-) -> Result<(), rusqlite::Error> {
+) -> Result<bool, rusqlite::Error> {
     let pack = group[0].address.pack();
     let Some(toc) = Stored::load(c, pack)? else {
         group.iter().for_each(|wanted| faults[wanted.place] = Some(format!("pack {pack} has no table of contents")));
-        return Ok(());
+        return Ok(true);
     };
     let Some(data) = open_pack(c, pack)? else {
         group.iter().for_each(|wanted| faults[wanted.place] = Some(format!("pack {pack} is missing")));
-        return Ok(());
+        return Ok(true);
     };
     let mut run = Run { from: 0, to: 0, at: stored.len() };
     let mut before: Option<(Address, Range<usize>)> = None;
@@ -579,6 +594,9 @@ fn fetch_pack(
             _ => {
                 let (from, to) = (entry.offset as usize, (entry.offset + entry.stored) as usize);
                 if from != run.to {
+                    if run.at + (run.to - run.from) + entry.stored as usize > MOST_AT_ONCE {
+                        return Ok(false);
+                    }
                     run.read(&data, stored)?;
                     run = Run { from, to: from, at: stored.len() };
                 }
@@ -590,7 +608,11 @@ fn fetch_pack(
         let (place_in_window, address) = (wanted.place, wanted.address);
         found.push(Found { place: place_in_window, address, hash: entry.hash, encoding, raw: entry.raw as usize, stored: place });
     }
-    run.read(&data, stored)
+    if run.at + (run.to - run.from) > MOST_AT_ONCE {
+        return Ok(false);
+    }
+    run.read(&data, stored)?;
+    Ok(true)
 }
 
 /// A range of a pack that is read at once, and where it goes.
@@ -671,5 +693,70 @@ pub(super) fn damage(error: rusqlite::Error) -> Result<String, StoreError> {
             Ok(format!("it cannot be read from the coffer: {error}"))
         }
         Some(_) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Db;
+    use crate::store::codec::{Base, Encoder};
+
+    /// Small chunks that are deltas to the largest bases there may be, all of which name the same bytes.
+    fn made_up(db: &Db, chunks: usize) -> Vec<u8> {
+        let mut base = vec![0; LARGEST_CHUNK];
+        blake3::Hasher::new().finalize_xof().fill(&mut base);
+        let of_base = Entry::new(*blake3::hash(&base).as_bytes(), 0, base.len() as u32, base.len() as u32, Encoding::Raw);
+        let (mut data, mut entries, mut volume) = (Vec::new(), Vec::new(), Vec::new());
+        for chunk in 0..chunks {
+            let mut raw = base[chunk * 4096..][..4096].to_vec();
+            raw[chunk] ^= 1;
+            let base = Base { address: Address::new(1, chunk), raw: &base, stored: base.len() };
+            let (encoding, stored) = Encoder::new().unwrap().encode(&raw, Some(base));
+            assert_eq!(encoding, Encoding::Delta { base: base.address });
+            entries.push(Entry::new(*blake3::hash(&raw).as_bytes(), data.len() as u32, stored.len() as u32, 4096, encoding));
+            data.extend(stored);
+            volume.extend(raw);
+        }
+        let name = format::segment_hash(entries.iter().map(|entry| &entry.hash));
+        let addresses: Vec<Address> = (0..chunks).map(|slot| Address::new(2, slot)).collect();
+        let hash = format::map_hash(volume.len() as u64, 4096, [&name]);
+        db.write(|tx| {
+            for (id, data, entries) in [(1, &base, &vec![of_base; chunks]), (2, &data, &entries)] {
+                let (format, list) = format::entries_to_bytes(entries);
+                tx.execute("INSERT INTO pack VALUES (?, ?)", (id, data))?;
+                tx.execute("INSERT INTO pack_toc VALUES (?, ?, ?, ?, ?)", (id, format, chunks as i64, data.len() as i64, list))?;
+                tx.execute("INSERT INTO verified VALUES (?, 0)", [id])?;
+            }
+            tx.execute("INSERT INTO segment VALUES (1, ?, 1, ?)", (&name[..], format::addresses_to_bytes(&addresses)))?;
+            let segments = format::segments_to_bytes(&[1]);
+            tx.execute("INSERT INTO volume_map VALUES (1, ?, ?, 4096, ?)", (&hash[..], volume.len() as i64, segments))
+        })
+        .unwrap();
+        volume
+    }
+
+    #[test]
+    fn large_bases_of_many_small_chunks_are_not_read_all_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Arc::new(Db::open(&dir.path().join("coffer.db")).unwrap());
+        let volume = made_up(&db, 20);
+        let wanted: Vec<Wanted> =
+            (0..20).map(|slot| Wanted { place: slot, address: Address::new(1, slot), what: What::Base }).collect();
+        let mut stored = Vec::new();
+        assert!(db.read(|c| fetch_packs(c, &wanted, &mut stored, &mut [const { None }; 20])).unwrap().is_none());
+        assert!(stored.len() <= MOST_AT_ONCE, "{}", stored.len());
+
+        let store = Store::open(db.clone()).unwrap();
+        let found = Mutex::new(vec![0; volume.len()]);
+        let visit = |piece: Piece| {
+            let Piece::Data { offset, bytes } = piece else { panic!("there are only data") };
+            found.lock().unwrap()[offset as usize..][..bytes.len()].copy_from_slice(bytes);
+            Ok::<_, StoreError>(())
+        };
+        MapReader::open(&store, 1).unwrap().for_each(1, &AtomicBool::new(false), |size| vec![0; size], visit).unwrap();
+        assert!(found.into_inner().unwrap() == volume);
+        let report = store.scrub_pack(2, |bytes| { assert!(bytes <= MOST_AT_ONCE as u64, "{bytes}"); Ok(()) }).unwrap().unwrap();
+        assert_eq!((report.chunks, report.bad.len()), (20, 0));
     }
 }

@@ -136,7 +136,6 @@ impl Store {
 
     /// Reads slots from this one on, until they have about so many bytes, at least one.
     fn look(&self, pack: i64, first: usize, bytes: usize, stored: &mut Vec<u8>) -> Result<Look, StoreError> {
-        stored.clear();
         self.db.read(|c| {
             let toc = match Stored::load(c, pack) {
                 Ok(Some(toc)) => toc,
@@ -156,19 +155,22 @@ impl Store {
                 cost += entry.stored as usize + entry.base().map_or(0, |_| entry.raw as usize);
                 entries.push((slot, entry));
             }
-            let mut faults: Vec<_> = entries.iter().map(|(slot, entry)| implausible(pack, *slot, entry)).collect();
-            let wanted: Vec<Wanted> = entries
-                .iter()
-                .enumerate()
-                .filter(|(place, (_, entry))| !entry.is_dead() && faults[*place].is_none())
-                .map(|(place, (slot, entry))| Wanted {
-                    place,
-                    address: Address::new(pack, *slot),
-                    what: What::Chunk { hash: entry.hash, raw: entry.raw as usize },
-                })
-                .collect();
-            let (found, bases) = read::fetch(c, &wanted, stored, &mut faults)?;
-            Ok(Look::Slots(Slots { entries, found, bases, faults }))
+            loop {
+                stored.clear();
+                let mut faults: Vec<_> = entries.iter().map(|(slot, entry)| implausible(pack, *slot, entry)).collect();
+                let whole = entries.iter().enumerate().filter(|(place, (_, entry))| !entry.is_dead() && faults[*place].is_none());
+                let wanted: Vec<Wanted> = whole
+                    .map(|(place, (slot, entry))| Wanted {
+                        place,
+                        address: Address::new(pack, *slot),
+                        what: What::Chunk { hash: entry.hash, raw: entry.raw as usize },
+                    })
+                    .collect();
+                match read::fetch(c, &wanted, stored, &mut faults)? {
+                    Some((found, bases)) => return Ok(Look::Slots(Slots { entries, found, bases, faults })),
+                    None => entries.truncate(entries.len() / 2),
+                }
+            }
         })
     }
 }

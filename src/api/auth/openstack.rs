@@ -112,10 +112,14 @@ fn holder_of(c: &Connection, token: &str) -> Result<Caller, CallerError> {
     Caller::holder(c, &found)?.ok_or_else(invalid)
 }
 
+/// The text of a `Basic` credential.
+pub fn basic(encoded: &str) -> Option<String> {
+    String::from_utf8(BASE64_STANDARD.decode(encoded.trim()).ok()?).ok()
+}
+
 fn by_password(app: &App, peer: Peer, encoded: &str) -> Result<Caller, CallerError> {
     let malformed = || CallerError::unauthorized("Authorization: Basic needs base64 of user:password.");
-    let decoded = BASE64_STANDARD.decode(encoded.trim()).map_err(|_| malformed())?;
-    let text = String::from_utf8(decoded).map_err(|_| malformed())?;
+    let text = basic(encoded).ok_or_else(malformed)?;
     let (name, password) = text.split_once(':').ok_or_else(malformed)?;
     let user = app.db.read(|c| users::by_name(c, name))?;
     let right = prove(app, name, peer, password, user.as_ref().and_then(|user| user.password.as_deref()))?;

@@ -212,6 +212,22 @@ pub fn boolean_word(word: &str) -> Option<bool> {
     }
 }
 
+/// Fuzz target: every way to read a field. What passes can be written and read again.
+#[cfg(fuzzing)]
+pub fn fuzz(request: &Request) {
+    let Ok(body) = parse(request) else { return };
+    for key in body.keys() {
+        let text = body.text(key).ok().flatten().flatten();
+        assert!(text.is_none_or(|text| text.chars().count() <= MAX_TEXT));
+        assert!(body.description(key).ok().flatten().flatten().is_none_or(|text| !text.chars().any(char::is_control)));
+        assert!(body.uuid(key).ok().flatten().is_none_or(|uuid| parse_uuid(&uuid).as_ref() == Some(&uuid)));
+        let labels = body.labels(key).ok().flatten().flatten();
+        assert!(labels.is_none_or(|labels| serde_json::from_str::<Map<String, Value>>(&labels).is_ok_and(|map| map.len() <= MAX_LABELS)));
+        let _ = (body.name(key), body.boolean(key), body.required_boolean(key), body.integer(key), body.required_uuid(key));
+    }
+    let _ = body.object("backup").map(|inner| inner.map(|inner| inner.only(&["name", "volume_id"])));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

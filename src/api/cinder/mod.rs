@@ -13,6 +13,8 @@ mod metadata;
 mod microversion;
 mod quotas;
 mod records;
+#[cfg(fuzzing)]
+pub use {body::fuzz as fuzz_body, microversion::Microversion as Version, records::fuzz as fuzz_record};
 mod resource_filters;
 mod services;
 mod snapshots;

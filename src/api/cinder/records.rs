@@ -168,6 +168,22 @@ impl Record {
     }
 }
 
+/// Fuzz target: a record as somebody may have edited it. Whatever is read from it could have been given by a client.
+#[cfg(fuzzing)]
+pub fn fuzz(data: &[u8]) {
+    let spaced = [BASE64_STANDARD.encode(data), String::from_utf8_lossy(data).into_owned()];
+    for record in spaced.iter().filter_map(|url| Record::read(url).ok()) {
+        for key in REQUIRED {
+            let (text, uuid) = (record.text(key), record.uuid(key));
+            assert!(text.is_none_or(|text| text.chars().count() <= 255));
+            assert!(uuid.is_none_or(|uuid| parse_uuid(&uuid).as_ref() == Some(&uuid)));
+            assert!(record.time(key).is_none_or(|time| parse_timestamp(&zulu(time)).is_some()));
+            assert!(serde_json::from_str::<Map<String, Value>>(&labels_of(record.value(key))).is_ok_and(|labels| body::check_labels(&labels).is_ok()));
+        }
+        assert!(record.text("service_metadata").and_then(|text| from_hex(&text)).is_none_or(|hash| hash.len() == 32));
+    }
+}
+
 /// Metadata in a record, or none if it is none that could have been given to us.
 fn labels_of(value: &Value) -> String {
     match value {

@@ -5,6 +5,8 @@
 
 mod catalog;
 mod claim;
+#[cfg(fuzzing)]
+pub use claim::Claim;
 mod credentials;
 mod directory;
 mod discovery;

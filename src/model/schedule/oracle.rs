@@ -2,11 +2,13 @@
 //! minute (around clock changes) or every day (over years). Deterministic; `COFFERD_SCHEDULE_CASES` multiplies the number of
 //! cases.
 
+#![cfg_attr(fuzzing, allow(dead_code))] // the random cases are for the tests
+
 use super::*;
 use std::collections::HashSet;
 
 /// Zones with ordinary, odd and historic clock changes.
-const ZONES: &[&str] = &[
+pub(super) const ZONES: &[&str] = &[
     "UTC",
     "Europe/London",
     "America/New_York",
@@ -98,7 +100,7 @@ fn cases(ordinary: u64) -> u64 {
 }
 
 /// A schedule as five predicates in tables.
-struct Oracle {
+pub(super) struct Oracle {
     minute: [bool; 64],
     hour: [bool; 64],
     day: [bool; 64],
@@ -111,7 +113,7 @@ struct Oracle {
 }
 
 impl Oracle {
-    fn new(text: &str) -> Oracle {
+    pub(super) fn new(text: &str) -> Oracle {
         let parts: Vec<&str> = text.split(' ').collect();
         let mut weekday = table(parts[4], 0, 6);
         weekday[0] |= weekday[7];
@@ -141,7 +143,7 @@ impl Oracle {
     }
 
     /// The runs from the second minute on, one step of the clock at a time.
-    fn walk(&self, from: DateTime<Utc>, minutes: i64, zone: Tz) -> Vec<DateTime<Utc>> {
+    pub(super) fn walk(&self, from: DateTime<Utc>, minutes: i64, zone: Tz) -> Vec<DateTime<Utc>> {
         let minute = TimeDelta::minutes(1);
         let wall_at = |instant: DateTime<Utc>| instant.with_timezone(&zone).naive_local();
         let mut runs = HashSet::new();

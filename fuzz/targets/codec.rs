@@ -1,0 +1,2 @@
+#![no_main]
+cofferd_fuzz::target!(cofferd::fuzz::codec);
