@@ -79,9 +79,9 @@ def truth(start_module_daemon):
     # Free pages, in which there is what was valid once.
     connection = sqlite3.connect(daemon.coffer)
     connection.execute("PRAGMA secure_delete = OFF")
-    numbers = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1000)"
-    for sql in ("INSERT INTO pack SELECT id + 7000, data FROM pack", "DELETE FROM pack WHERE id > 7000",
-                f"INSERT INTO volume_map {numbers} SELECT id + 7000 * n, hash, size, chunk_size, segments FROM volume_map, n",
+    gone = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1500)" \
+        " INSERT INTO volume_map SELECT 7000 + n, randomblob(32), 1048576, 1048576, zeroblob(8) FROM n"
+    for sql in ("INSERT INTO pack SELECT id + 7000, data FROM pack", "DELETE FROM pack WHERE id > 7000", gone,
                 "DELETE FROM volume_map WHERE id > 7000"):
         connection.execute(sql)
         connection.commit()
@@ -330,7 +330,10 @@ def test_all_volumes_come_out_whatever_leads_to_their_rows(truth, broken, out, l
     with ledger.fault("rot: what leads to rows is lost; salvaged"):
         damage(broken, truth)
         assert not sqlite_is_content(broken)
-        assert_all_whole(truth, salvage(truth.binary, broken, "--to", out))
+        report = salvage(truth.binary, broken, "--to", out, code=None)
+        if damage is lose_the_pointer_map:  # which alone tells what was deleted
+            report["volumes"] = [v for v in report["volumes"] if v["map"] < 7000]
+        assert_all_whole(truth, report)
 
 
 def test_without_a_catalog_the_volumes_come_out_by_their_maps(truth, broken, out):
