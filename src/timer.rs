@@ -107,7 +107,7 @@ impl Timer {
             if db.is_failing() && last_try.elapsed() >= TRY_AGAIN {
                 last_try = Instant::now();
                 // Nobody else may be writing. It is told where the health is asked for; the log has what came before.
-                let _ = db.write(|tx| meta::touch(tx));
+                let _ = db.write(|tx| meta::touch(tx, clock::now_ms()));
             }
             if burst.is_over(engine.activity()) {
                 engine.rest();

@@ -67,8 +67,8 @@ pub enum Claim {
 
 impl Job {
     pub fn claims(&self) -> impl Iterator<Item = Claim> + '_ {
-        let path = self.target["path"].as_str().map(|path| Claim::Path(path.into()));
-        self.backup_id.map(Claim::Backup).into_iter().chain(self.volumes.iter().copied().map(Claim::Volume)).chain(path)
+        let paths = ["path", "file"].into_iter().filter_map(|key| Some(Claim::Path(self.target[key].as_str()?.into())));
+        self.backup_id.map(Claim::Backup).into_iter().chain(self.volumes.iter().copied().map(Claim::Volume)).chain(paths)
     }
 }
 
@@ -173,10 +173,11 @@ pub fn is_promised(connection: &Connection, kind: JobKind, volume_id: i64) -> ru
     )
 }
 
-/// Is there a restore to this path to be done?
+/// Is this path to be restored to, or to be removed?
 pub fn on_path(connection: &Connection, path: &str) -> rusqlite::Result<bool> {
     connection.query_row(
-        "SELECT EXISTS (SELECT 1 FROM job WHERE kind = 'restore' AND json_extract(target, '$.path') = ?)",
+        "SELECT EXISTS (SELECT 1 FROM job WHERE kind = 'restore' AND json_extract(target, '$.path') = ?1
+            OR kind = 'erase' AND json_extract(target, '$.file') = ?1)",
         [path],
         |row| row.get(0),
     )

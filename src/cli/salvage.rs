@@ -12,7 +12,7 @@ use super::{CliError, Context};
 use crate::salvage::{self, Fault, Outcome, Reader, SalvageError, Version};
 use crate::source::SourceError;
 
-/// Characters of one part of a file's name.
+/// Bytes of one part of a file's name: three of them and what is between fit into any file system.
 const LONGEST_WORD: usize = 60;
 /// Faults of one volume that are shown on a terminal; all of them with --json.
 const SHOWN: usize = 20;
@@ -112,6 +112,12 @@ fn write(reader: &mut Reader, version: &Version, directory: &Path, context: &Con
                 number += 1;
                 path = directory.join(format!("{name}-{number}.img"));
             }
+            // The others may fit, or have names that this file system takes.
+            Err(error @ SalvageError::Target(_)) => {
+                report["state"] = json!("failed");
+                report["reason"] = json!(error.to_string());
+                return Ok(report);
+            }
             written => break written.map_err(failed)?.unwrap_or_default(),
         }
     };
@@ -153,7 +159,13 @@ fn name(version: &Version) -> String {
 
 fn word(text: &str) -> String {
     let harmless = |c: char| if c.is_alphanumeric() || matches!(c, '.' | '_' | '+') { c } else { '_' };
-    let word: String = text.chars().take(LONGEST_WORD).map(harmless).collect();
+    let mut word = String::new();
+    for c in text.chars().map(harmless) {
+        if word.len() + c.len_utf8() > LONGEST_WORD {
+            break;
+        }
+        word.push(c);
+    }
     match word.trim_start_matches('.') {
         "" => "_".to_owned(),
         word => word.to_owned(),
@@ -173,6 +185,9 @@ fn text(report: &[Value], remarks: &[String]) -> String {
     for volume in report {
         if let Some(file) = volume["file"].as_str() {
             text += &format!("{}  {}\n", field(volume, "state"), crate::logging::plain(file));
+        }
+        if let Some(reason) = volume["reason"].as_str() {
+            text += &format!("  failed: {}\n", crate::logging::plain(reason));
         }
         for kind in ["lost", "doubtful"] {
             let faults = volume[kind].as_array().map_or(&[][..], Vec::as_slice);

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use pulse::{Pulse, Writing};
 use rusqlite::hooks::Wal;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::durable;
 
@@ -423,8 +423,9 @@ fn open_writer(path: &Path) -> Result<Connection, DbError> {
     // built on it. Else the WAL keeps its room, which is what deletions on a full disk are written to.
     if left_behind {
         match empty_wal(&connection) {
-            Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
-                log::warn!("there is no room to move the write-ahead log into the coffer: {e}");
+            // It is there to be read all the same. A sync that fails has ended the process already.
+            Err(e) if matches!(e.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure)) => {
+                log::warn!("the write-ahead log cannot be moved into the coffer: {e}");
             }
             emptied => emptied?,
         }

@@ -337,13 +337,17 @@ impl Engine {
             if dispatch.stopping {
                 return None;
             }
-            match self.db.read(|c| dispatch.next(c, lane)) {
+            let rest = match self.db.read(|c| dispatch.next(c, lane)) {
                 Ok(Some(job)) => return Some(dispatch.begin(job)),
-                Ok(None) => {}
-                Err(error) => log_catalog("look for work", &error),
-            }
-            let due = dispatch.queue.next_due().map(|due| due.saturating_duration_since(Instant::now()));
-            let rest = due.map_or(LOOK_AGAIN, |rest| rest.min(LOOK_AGAIN));
+                Ok(None) => {
+                    let due = dispatch.queue.next_due().map(|due| due.saturating_duration_since(Instant::now()));
+                    due.map_or(LOOK_AGAIN, |rest| rest.min(LOOK_AGAIN))
+                }
+                Err(error) => {
+                    log_catalog("look for work", &error);
+                    RETRY // whatever is due
+                }
+            };
             dispatch = self.wake[lane as usize].wait_timeout(dispatch, rest).unwrap_or_else(PoisonError::into_inner).0;
         }
     }

@@ -94,14 +94,15 @@ impl<'a> Chunks<'a> {
         };
         match found {
             Ok(hash) if hash == *name => Read::Whole,
-            _ if self.read_elsewhere(address, name, raw) => Read::Whole,
+            _ if self.read_elsewhere(address, name, raw, true) => Read::Whole,
             Ok(other) => Read::Other(other),
             Err(reason) => Read::Lost(reason),
         }
     }
 
-    /// Looks for the chunk in other places than this one. `raw` is changed only if it is found.
-    fn read_elsewhere(&mut self, address: Address, name: &Hash, raw: &mut [u8]) -> bool {
+    /// Looks for the chunk in other places than this one. `raw` is changed only if it is found. Without `deltas` for a base: else one
+    /// could lead to the next for ever.
+    fn read_elsewhere(&mut self, address: Address, name: &Hash, raw: &mut [u8], deltas: bool) -> bool {
         let wanted = beginning(name);
         let from = self.names.partition_point(|(at, _)| *at < wanted);
         let places = self.names[from..].iter().take_while(|(at, _)| *at == wanted).map(|(_, bits)| Address::from_bits(*bits));
@@ -109,6 +110,9 @@ impl<'a> Chunks<'a> {
         let mut copy = vec![0; if places.is_empty() { 0 } else { raw.len() }];
         for place in places {
             let Some(entry) = self.entry(place, 0).filter(|entry| entry.hash == *name) else { continue };
+            if entry.base().is_some() && !deltas {
+                continue;
+            }
             if self.decode(place.pack(), &entry, &mut copy).is_ok_and(|hash| hash == *name) {
                 raw.copy_from_slice(&copy);
                 return true;
@@ -151,7 +155,7 @@ impl<'a> Chunks<'a> {
         }
         let mut raw = vec![0; entry.raw as usize];
         let found = self.decode(address.pack(), &entry, &mut raw);
-        let right = found.as_ref().is_ok_and(|hash| *hash == entry.hash) || self.read_elsewhere(address, &entry.hash, &mut raw);
+        let right = found.as_ref().is_ok_and(|hash| *hash == entry.hash) || self.read_elsewhere(address, &entry.hash, &mut raw, false);
         match found {
             Err(reason) if !right => Err(format!("it is a delta, and its base cannot be read: {reason}")),
             _ => Ok(raw),

@@ -67,10 +67,17 @@ impl StoreError {
         use ErrorCode::{DatabaseBusy, ReadOnly, SystemIoFailure};
         match self {
             StoreError::Full => true,
+            // What cannot be read now cannot be read later.
+            StoreError::Sqlite(error) if error.sqlite_error().is_some_and(|e| is_of_reading(e.extended_code)) => false,
             StoreError::Sqlite(error) => matches!(error.sqlite_error_code(), Some(DatabaseBusy | ReadOnly | SystemIoFailure)),
             _ => false,
         }
     }
+}
+
+fn is_of_reading(extended_code: i32) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
+    matches!(extended_code, SQLITE_IOERR_READ | SQLITE_IOERR_SHORT_READ | SQLITE_IOERR_CORRUPTFS)
 }
 
 impl From<rusqlite::Error> for StoreError {

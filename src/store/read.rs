@@ -519,6 +519,9 @@ impl Found {
     }
 }
 
+/// Chunks, and the bases of deltas among them.
+pub(super) type Fetched = (Vec<Found>, Vec<Found>);
+
 /// Reads the stored bytes of chunks, given by ascending address, and those of the bases of deltas among them. What cannot be
 /// read gets a fault. None: all that is more than is read at once, so fewer are to be asked for; one never is.
 pub(super) fn fetch(
@@ -526,7 +529,7 @@ pub(super) fn fetch(
     wanted: &[Wanted],
     stored: &mut Vec<u8>,
     faults: &mut [Option<String>],
-) -> Result<Option<(Vec<Found>, Vec<Found>)>, StoreError> {
+) -> Result<Option<Fetched>, StoreError> {
     let Some(found) = fetch_packs(c, wanted, stored, faults)? else { return Ok(None) };
     let mut bases: Vec<Wanted> = found
         .iter()
@@ -709,7 +712,8 @@ mod tests {
         let of_base = Entry::new(*blake3::hash(&base).as_bytes(), 0, base.len() as u32, base.len() as u32, Encoding::Raw);
         let (mut data, mut entries, mut volume) = (Vec::new(), Vec::new(), Vec::new());
         for chunk in 0..chunks {
-            let mut raw = base[chunk * 4096..][..4096].to_vec();
+            // From the end: of so large a base zstd has forgotten the beginning.
+            let mut raw = base[base.len() - (chunk + 1) * 4096..][..4096].to_vec();
             raw[chunk] ^= 1;
             let base = Base { address: Address::new(1, chunk), raw: &base, stored: base.len() };
             let (encoding, stored) = Encoder::new().unwrap().encode(&raw, Some(base));

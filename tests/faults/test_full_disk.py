@@ -389,6 +389,10 @@ def test_healthz_tells_that_nothing_can_be_written(start_daemon, tmp_path):
     # A watchdog is not to restart it for that, and all that is there can be read.
     assert ok(daemon.anonymous.get("/healthz?reads")) == {"status": "ok"}
     assert bench.api.get("/api/projects/").status_code == 200
+    # It tries by itself, and what it tries is written: else it would seem to be well.
+    tried = shim.hits
+    wait_for(lambda: shim.hits > tried, "it is tried again", 30)
+    assert ok(daemon.anonymous.get("/healthz"), 503) == {"status": "the coffer cannot be written"}
     shim.disarm()
     wait_for(lambda: daemon.anonymous.get("/healthz").status_code == 200, "it is well again")
     assert daemon.stop() == 0
