@@ -212,6 +212,7 @@ mod tests {
         assert_eq!(word("../../etc"), "_.._etc");
         assert_eq!((word(""), word("..")), ("_".to_owned(), "_".to_owned()));
         assert_eq!(word("\u{1b}[2J\n-rf"), "__2J__rf");
-        assert_eq!(word(&"ä".repeat(300)).chars().count(), LONGEST_WORD);
+        // A file system bounds the bytes of a name, not its letters.
+        assert_eq!(word(&"ä".repeat(300)), "ä".repeat(LONGEST_WORD / 2));
     }
 }
