@@ -406,7 +406,7 @@ def test_healthz_tells_that_a_write_does_not_end(start_daemon, tmp_path):
     daemon = start_daemon(state_dir=tmp_path / "state", start=False)
     daemon.start()
     daemon.stop()
-    daemon.wrapper = inject("fdatasync:delay_enter=80s:when=1", tmp_path / "state" / "coffer.db-wal")
+    daemon.wrapper = inject("fsync,fdatasync:delay_enter=80s:when=1", tmp_path / "state" / "coffer.db-wal")
     daemon.start()
     threading.Thread(target=lambda: daemon.staff.post("/api/projects/", {"name": "p"}, timeout=200)).start()
     wait_for(lambda: daemon.anonymous.get("/healthz").status_code == 503, "it is noticed", 100, 1)

@@ -13,7 +13,7 @@ from helpers.wait import wait_for
 from load.clients import Crowd
 from load.meter import Meter
 
-SECONDS, CLIENTS = 600 if LONG else 12, 64
+SECONDS, CLIENTS = 600 if LONG else 10, 64
 CONFIG = "[auth]\nlogin_attempts = 1000000"
 
 
