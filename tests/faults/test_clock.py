@@ -2,6 +2,7 @@
 deleted or let in by a time that is not."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -206,8 +207,8 @@ def test_a_jump_far_forward_deletes_nothing(start_daemon):
     assert abs(shown["ahead_s"] - 3650 * DAY) < 60 and 3000 < shown["left_s"] <= 3600
     assert abs(parse_time(shown["confirmed"]) - truth) < timedelta(minutes=2)
     event, = lab.events(event_type="clock_doubted")
-    assert event["importance"] == "warning" and "3650 d" in event["message"]
-    assert "WARN  The clock is 3650 d" in lab.d.log()
+    assert event["importance"] == "warning" and re.search("36(50 d 0 h|49 d 23 h 59)", event["message"])
+    assert re.search("WARN  The clock is 36(50 d 0 h|49 d 23 h 59)", lab.d.log())
     lab.clock.advance(-3650 * DAY)
     expiry_passes(lab, truth)
     assert doubted(lab) is None and len(lab.events(event_type="clock_confirmed")) == 1

@@ -537,7 +537,9 @@ def test_a_full_target_is_said_and_leaves_no_half_file(truth, tmp_path):
         pytest.skip("needs root")
     try:
         said = salvage(truth.binary, truth.coffer, "--to", target, code=1)
-        assert "full" in said
-        assert sum(f.stat().st_size for f in target.iterdir()) == 0
+        failed = [v for v in said["volumes"] if v["state"] == "failed"]
+        assert failed and all("full" in v["reason"] for v in failed), said
+        # Those that fit are there, and nothing of the others.
+        assert {str(f) for f in target.iterdir() if f.stat().st_size} == {v["file"] for v in said["volumes"] if v["state"] == "whole"}
     finally:
         subprocess.run(["umount", target], check=True)

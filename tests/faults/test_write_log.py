@@ -217,7 +217,7 @@ class Afterwards(Life):
     """The daemon after the cut: it keeps no log."""
 
     def __init__(self, daemon):
-        CinderLab.__init__(self, daemon)
+        Bench.__init__(self, daemon)
 
 
 def verify(daemon, facts):

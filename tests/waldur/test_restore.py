@@ -477,6 +477,6 @@ def test_a_backup_that_waited_for_a_restore_that_failed_has_not_its_leavings(sta
     lab.start_backup(slow)  # what comes after it waits
     ok(lab.api.post("/ops/restores/", {"backup": backup["uuid"], "path": str(disk), "mode": "overwrite"}), 202)
     late = lab.start_backup(vm)
-    disk.unlink()
+    lab.d.sql("UPDATE pack SET data = zeroblob(length(data))")  # so that it fails when it has begun to write
     assert "error_restoring" in lab.wait_state(late["url"], "Erred")["error_message"]
-    assert lab.wait_state(backup["url"], "Ready")
+    assert lab.get(backup)["state"] == "Erred"
