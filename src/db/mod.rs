@@ -17,11 +17,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pulse::{Pulse, Writing};
 use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::durable;
+use pulse::{Pulse, Writing};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// Marks the file as a coffer (`PRAGMA application_id`): the bytes "Coff".
@@ -94,7 +94,7 @@ impl Db {
         refuse_network_file_system(path)?;
         let lock = take_lock(path)?;
         let mut writer = open_writer(path).map_err(|e| match e {
-            DbError::Sqlite(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
+            DbError::Sqlite(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
                 DbError::Damaged(path.to_path_buf(), e)
             }
             e => e,
@@ -422,7 +422,7 @@ fn open_writer(path: &Path) -> Result<Connection, DbError> {
     // What an earlier run left in the WAL may never have reached the disk (sync.rs): it is written to the file before anything is
     // built on it. Else the WAL keeps its room, which is what deletions on a full disk are written to.
     if left_behind {
-        match empty_wal(&connection) {
+        match sync::judge(empty_wal(&connection)) {
             // It is there to be read all the same. A sync that fails has ended the process already.
             Err(e) if matches!(e.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure)) => {
                 log::warn!("the write-ahead log cannot be moved into the coffer: {e}");
@@ -434,7 +434,7 @@ fn open_writer(path: &Path) -> Result<Connection, DbError> {
 }
 
 fn empty_wal(writer: &Connection) -> Result<(), rusqlite::Error> {
-    sync::judge(writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+    writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 fn create(connection: &mut Connection) -> Result<(), DbError> {

@@ -191,6 +191,21 @@ mod tests {
     }
 
     #[test]
+    fn a_promised_removal_of_a_file_comes_before_a_later_restore_to_its_place() {
+        let (c, mut queue) = (catalog(), Queue::default());
+        jobs::insert_file_removal(&c, "/vm/a.raw", false, 0).unwrap();
+        assert!(jobs::on_path(&c, "/vm/a.raw").unwrap() && !jobs::on_path(&c, "/vm/b.raw").unwrap());
+        let target = serde_json::json!({"path": "/vm/a.raw"});
+        jobs::insert(&c, JobKind::Restore, 1, None, &target, 0).unwrap();
+        queue.look(&c).unwrap();
+        assert!(take(&mut queue, &c, Lane::Data).is_none(), "what was restored would be removed");
+        let removal = take(&mut queue, &c, Lane::Quick).unwrap();
+        assert!(take(&mut queue, &c, Lane::Data).is_none());
+        finish(&mut queue, &c, &removal);
+        assert_eq!(take(&mut queue, &c, Lane::Data).unwrap().kind, JobKind::Restore);
+    }
+
+    #[test]
     fn what_is_put_off_lets_others_go_first_and_keeps_its_place() {
         let (c, mut queue) = (catalog(), Queue::default());
         let (first, second, behind) = (

@@ -193,3 +193,20 @@ fn load(connection: &Connection) -> Result<State, StoreError> {
     }
     Ok(state)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::ffi;
+
+    #[test]
+    fn a_page_that_cannot_be_read_now_is_not_waited_for() {
+        let error = |code| StoreError::from(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_READONLY, ffi::SQLITE_BUSY] {
+            assert!(error(code).may_pass(), "{code}");
+        }
+        for code in [ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ, ffi::SQLITE_IOERR_CORRUPTFS, ffi::SQLITE_CORRUPT] {
+            assert!(!error(code).may_pass(), "{code}");
+        }
+    }
+}

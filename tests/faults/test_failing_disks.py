@@ -171,6 +171,21 @@ def test_a_deletion_waits_for_the_disk_and_holds_up_no_other_quick_work(start_da
         assert bench.get(bench.second)["state"] == "Ready"
 
 
+@pytest.mark.fault("disk: a spot of the coffer cannot be written when the daemon starts")
+def test_a_coffer_that_cannot_take_its_log_starts_and_restores(start_daemon):
+    bench = Failing(start_daemon, "spot")
+    ok(bench.api.post("/api/projects/", {"name": "in the log"}), 201)
+    bench.d.kill()
+    bench.shim.arm(WRITE, FAIL, "/coffer.db", error=errno.EIO)
+    bench.d.start()
+    assert bench.shim.hits and "cannot be moved into the coffer" in bench.d.log()
+    bench.assert_restores(bench.first, bench.first_bytes)
+    bench.shim.disarm()
+    bench.assert_restores(bench.backup(bench.vm), bench.disk_file)
+    assert bench.d.stop() == 0
+    forget_log(bench.d)
+
+
 @pytest.mark.parametrize("rule", ["pwrite64:error=EIO:when=3", "fsync:error=EIO:when=1", "ftruncate:error=EFBIG:when=1"])
 @pytest.mark.fault("disk: a call on a restored file fails")
 def test_a_call_on_a_restored_file_fails(start_daemon, rule):
