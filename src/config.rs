@@ -8,6 +8,7 @@
 //! Where the state lies: `state_directory` of the file; else `$STATE_DIRECTORY` (systemd.exec(5)); else `/var/lib/cofferd`
 //! for root when it exists; else `$XDG_STATE_HOME/cofferd`, `~/.local/state/cofferd`, `./cofferd-state`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::http::Limits;
+use crate::objects::{self, is_name};
 
 const SYSTEM_FILE: &str = "/etc/cofferd/cofferd.toml";
 const SYSTEM_STATE: &str = "/var/lib/cofferd";
@@ -30,7 +32,7 @@ pub enum ConfigError {
     #[error("{path}: {error}", path = .path.display())]
     Malformed { path: PathBuf, error: String },
     #[error("{path}: {key} = {found}: {expected}", path = .path.display())]
-    Value { path: PathBuf, key: &'static str, found: String, expected: String },
+    Value { path: PathBuf, key: String, found: String, expected: String },
     #[error("cannot find out the current directory, so say state_directory in the configuration: {0}")]
     NoDirectory(std::io::Error),
 }
@@ -49,6 +51,8 @@ pub struct Config {
     pub engine: EngineConfig,
     pub scrub: ScrubConfig,
     pub auth: AuthConfig,
+    /// Places for objects, by name.
+    pub repositories: BTreeMap<String, objects::Settings>,
 }
 
 #[derive(Clone, Debug)]
@@ -231,6 +235,7 @@ struct File {
     engine: EngineTable,
     scrub: ScrubTable,
     auth: AuthTable,
+    repositories: BTreeMap<String, objects::Settings>,
 }
 
 #[derive(Deserialize, Default)]
@@ -302,6 +307,7 @@ impl Checker {
             engine: self.engine(file.engine, surroundings.cores)?,
             scrub: self.scrub(file.scrub)?,
             auth: self.auth(file.auth, &http)?,
+            repositories: self.repositories(file.repositories)?,
             http,
             state_directory,
         })
@@ -377,6 +383,17 @@ impl Checker {
         })
     }
 
+    fn repositories(&self, tables: BTreeMap<String, objects::Settings>) -> Result<BTreeMap<String, objects::Settings>, ConfigError> {
+        for (name, settings) in &tables {
+            if !is_name(name) || name.contains('/') || name.len() > 64 {
+                let expected = "expected a name of letters, digits and .-_, of at most 64".to_owned();
+                return Err(self.wrong("repositories", &format!("{name:?}"), expected));
+            }
+            settings.check().map_err(|wrong| self.wrong(format!("repositories.{name}.{}", wrong.key), &wrong.found, wrong.expected))?;
+        }
+        Ok(tables)
+    }
+
     /// Without authentication whoever reaches a socket is administrator.
     fn only_local(&self, http: &HttpConfig) -> Result<(), ConfigError> {
         if let Some(address) = http.listen.iter().find(|address| !address.ip().is_loopback()) {
@@ -431,8 +448,8 @@ impl Checker {
         texts.iter().map(|t| t.parse().map_err(|_| self.wrong(key, &format!("{t:?}"), expected.to_string()))).collect()
     }
 
-    fn wrong(&self, key: &'static str, found: &str, expected: String) -> ConfigError {
-        ConfigError::Value { path: self.path.clone(), key, found: found.to_string(), expected }
+    fn wrong(&self, key: impl Into<String>, found: &str, expected: String) -> ConfigError {
+        ConfigError::Value { path: self.path.clone(), key: key.into(), found: found.to_string(), expected }
     }
 }
 
@@ -512,6 +529,14 @@ mod tests {
             login_window_s = 4
             keystone_token_lifetime_h = 5
             region = "here"
+            [repositories.usb]
+            kind = "directory"
+            directory = "/mnt/usb"
+            [repositories.cloud]
+            kind = "swift"
+            auth_url = "https://keystone:5000"
+            container = "c"
+            credentials = "/etc/cofferd/cloud"
             "#,
         )
         .unwrap();
@@ -533,6 +558,7 @@ mod tests {
         assert_eq!((config.auth.login_attempts, config.auth.login_window), (3, Duration::from_secs(4)));
         assert_eq!((config.auth.keystone_token_lifetime, config.auth.region.as_str()), (Duration::from_secs(18_000), "here"));
         assert!(!config.auth.noauth);
+        assert_eq!(config.repositories.keys().collect::<Vec<_>>(), ["cloud", "usb"]);
     }
 
     #[test]
@@ -569,6 +595,10 @@ mod tests {
             ("[auth]\nnoauth = 1", &["noauth", "boolean"]),
             ("state_directory = ''", &["state_directory", "path"]),
             ("[http", &["c.toml", "line 1"]),
+            ("[repositories.a]\nkind = 's3'", &["c.toml", "repositories.a.endpoint", "https://"]),
+            ("[repositories.a]\nkind = 'ftp'", &["c.toml", "line 2", "ftp", "swift"]),
+            ("[repositories.a]\nkind = 's3'\npack_byte = 1", &["pack_byte", "pack_bytes"]),
+            ("[repositories.'a b']\nkind = 'directory'\ndirectory = '/d'", &["repositories", "\"a b\"", "letters"]),
         ] {
             let error = check(text).unwrap_err();
             for part in parts {

@@ -33,6 +33,8 @@ mod memory;
 #[forbid(unsafe_code)]
 mod model;
 #[forbid(unsafe_code)]
+mod objects;
+#[forbid(unsafe_code)]
 mod salvage;
 #[forbid(unsafe_code)]
 mod source;

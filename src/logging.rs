@@ -11,6 +11,8 @@ use log::{Level, LevelFilter, Record};
 
 /// Names the variable with the level: `info`, or by module as in `cofferd::http=debug,warn`.
 const LEVEL_VARIABLE: &str = "COFFERD_LOG";
+/// These show heads and addresses of requests, with tokens and signatures in them; what matters of that `objects::http` logs.
+const SILENT: [&str; 4] = ["ureq", "ureq_proto", "rustls", "rustls_native_certs"];
 
 /// Starts logging at `level` unless `COFFERD_LOG` says otherwise, and sends panics through it.
 pub fn start(level: LevelFilter) {
@@ -21,13 +23,20 @@ pub fn start(level: LevelFilter) {
         Err(_) => builder.filter_level(level),
     };
     // One write a record, so that records of several threads do not mix.
-    builder.format(move |out, record| out.write_all(lines(record, journal, &now()).as_bytes()));
+    builder.format(move |out, record| match is_silent(record.target()) {
+        true => Ok(()),
+        false => out.write_all(lines(record, journal, &now()).as_bytes()),
+    });
     if builder.try_init().is_ok() {
         std::panic::set_hook(Box::new(|panic| {
             let thread = std::thread::current();
             log::error!("thread {}: {panic}", thread.name().unwrap_or("without a name"));
         }));
     }
+}
+
+fn is_silent(target: &str) -> bool {
+    SILENT.contains(&target.split_once("::").map_or(target, |(crate_name, _)| crate_name))
 }
 
 fn now() -> String {
@@ -84,6 +93,14 @@ mod tests {
             assert_eq!(written(level, true, "a"), format!("<{priority}>a\n"));
         }
         assert_eq!(written(Level::Warn, false, "a"), "T WARN  a\n");
+    }
+
+    #[test]
+    fn the_libraries_that_would_show_secrets_are_silent() {
+        for target in ["ureq", "ureq::run", "ureq_proto::client", "rustls::client::hs"] {
+            assert!(is_silent(target), "{target}");
+        }
+        assert!(!is_silent("cofferd::objects::http") && !is_silent("ureqs"));
     }
 
     #[test]

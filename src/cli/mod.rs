@@ -25,6 +25,7 @@ mod output;
 mod progress;
 mod project;
 mod quota;
+mod repository;
 mod restore;
 mod role;
 mod salvage;
@@ -105,6 +106,8 @@ enum Command {
     Openrc(openrc::Openrc),
     #[command(subcommand)]
     Quota(quota::Quota),
+    #[command(subcommand)]
+    Repository(repository::Repository),
     Check(check::Check),
     Scrub(scrub::Scrub),
     Gc(gc::Gc),
@@ -219,6 +222,7 @@ fn run(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Token(args) => token::run(&args, context),
         Command::Openrc(args) => openrc::run(&args, context),
         Command::Quota(args) => quota::run(&args, context),
+        Command::Repository(args) => repository::run(&args, context),
         Command::Check(args) => check::run(&args, context),
         Command::Scrub(args) => scrub::run(&args, context),
         Command::Gc(args) => gc::run(&args, context),

@@ -56,10 +56,11 @@ def test_enough_commands_were_found():
 
 
 def test_every_key_of_the_configuration_is_explained():
-    code = (REPOSITORY / "src" / "config.rs").read_text()
+    code = (REPOSITORY / "src" / "config.rs").read_text() + (REPOSITORY / "src" / "objects" / "settings.rs").read_text()
     keys = set()
-    for table in re.findall(r"struct (?:File|\w+Table) \{(.*?)\n\}", code, re.DOTALL):
-        keys |= set(re.findall(r"^    (\w+): (?!\w+Table)", table, re.MULTILINE))
+    for table in re.findall(r"struct (?:File|\w+Table|Settings) \{(.*?)\n\}", code, re.DOTALL):
+        keys |= set(re.findall(r"^    (?:pub )?(\w+): (?!\w+Table|BTreeMap)", table, re.MULTILINE))
+    assert {"listen", "endpoint", "patience_s"} <= keys
     assert len(keys) > 15
     table = README.split("## Configuration")[1].split("\n## ")[0]
     example = (REPOSITORY / "systemd" / "cofferd.toml").read_text()

@@ -27,7 +27,7 @@ def merge(base, extra):
 
 
 def to_toml(config):
-    """Enough TOML for a configuration: plain values, lists of them, and one level of tables."""
+    """Enough TOML for a configuration: plain values, lists of them, and tables."""
 
     def value(v):
         if isinstance(v, bool):
@@ -38,12 +38,14 @@ def to_toml(config):
             return "[" + ", ".join(value(x) for x in v) + "]"
         return repr(v)
 
-    lines = [f"{k} = {value(v)}" for k, v in config.items() if not isinstance(v, dict)]
-    for name, table in config.items():
-        if isinstance(table, dict):
-            lines.append(f"\n[{name}]")
-            lines += [f"{k} = {value(v)}" for k, v in table.items()]
-    return "\n".join(lines) + "\n"
+    def table(config, above):
+        lines = [f"{k} = {value(v)}" for k, v in config.items() if not isinstance(v, dict)]
+        for name, inner in config.items():
+            if isinstance(inner, dict):
+                lines += [f"\n[{above}{name}]", *table(inner, f"{above}{name}.")]
+        return lines
+
+    return "\n".join(table(config, "")) + "\n"
 
 
 def _is_gone(pid):

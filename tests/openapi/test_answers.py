@@ -308,6 +308,9 @@ def the_administrators_part(world):
     assert ok(api.post("/ops/space/", {"backups": [world.kept["uuid"]]}))["exclusive_bytes"] == space["exclusive_bytes"]
     ok(api.post("/ops/space/", {"backups": [ZERO]}), 400)
     ok(api.post("/ops/space/", {"backups": "all"}), 400)
+    assert [r["name"] for r in ok(api.get("/ops/repositories/"))] == ["here"]
+    ok(api.get("/ops/repositories/here/"))
+    assert len(world.finished(api.post("/ops/repositories/here/test/"))["result"]["steps"]) == 7
     (pack,), = world.d.sql("SELECT min(id) FROM pack")
     (volume_map,), = world.d.sql("SELECT min(id) FROM volume_map")
     ok(api.get(f"/ops/inspect/?pack={pack}"))
@@ -334,7 +337,7 @@ NOT_HERE = {408, 413, 414, 417, 431, 500, 501, 503, 505, 507}
 
 def test_every_operation_and_every_error_of_it(start_daemon):
     """Each documented answer of each operation is brought about once, and each exchange on the way is as described."""
-    world = World(start_daemon())
+    world = World(start_daemon("[repositories.here]\nkind = 'directory'\ndirectory = '{base}'"))
     for step in (
         without_a_token, everything_that_can_be_read, what_is_not_there, bodies_of_the_wrong_kind, the_life_of_a_backup, what_states_forbid,
         what_a_quota_forbids, the_life_of_a_schedule, profiles_and_projects, users_and_roles, the_last_administrator,

@@ -290,6 +290,16 @@ SCHEMAS = {
         "unique_bytes": described(COUNT, "Chunks that no other backup needs, before compression."),
         "exclusive_bytes": described(COUNT, "The same as they are stored: what deleting them together frees."),
     }),
+    "Repository": fixed({
+        "name": STRING, "kind": choice("swift", "s3", "directory"), "place": described(STRING, "What it is and where, in words."),
+        "prefix": described(STRING, "Before the name of every object."), "pack_bytes": described(COUNT, "Size of the objects that data is put into."),
+        "connections": described(COUNT, "Requests at a time."), "upload_bytes_per_second": described(COUNT, "0: no limit."),
+        "download_bytes_per_second": described(COUNT, "0: no limit."),
+    }),
+    "RepositoryTestResult": fixed({
+        "name": STRING, "place": STRING,
+        "steps": array(fixed({"step": STRING, "seconds": {"type": "number", "minimum": 0}}), description="In their order, with the time each took."),
+    }),
     "FileLayout": fixed({
         "path": STRING, "format": COUNT, "page_size": COUNT, "pages": COUNT, "free_pages": COUNT, "pack_bytes": COUNT,
         "tables": {"type": "object", "additionalProperties": COUNT, "description": "Rows of each table."},
@@ -335,9 +345,10 @@ SCHEMAS = {
     "TaskStarted": fixed({"task": COUNT}),
     "Task": fixed(
         {
-            "id": COUNT, "kind": choice("restore", "check", "scrub", "gc", "snapshot"), "state": choice("running", "done", "failed"),
+            "id": COUNT, "kind": choice("restore", "check", "scrub", "gc", "snapshot", "repository test"), "state": choice("running", "done", "failed"),
             "error_message": STRING, "progress": fixed(PROGRESS), "result": {"anyOf": [
                 {"type": "null"}, schema("RestoreResult"), schema("CheckResult"), schema("ScrubResult"), schema("GcResult"), schema("SnapshotResult"),
+                schema("RepositoryTestResult"),
             ]},
         },
         description="Long work. The newest 100 are remembered, in memory.",
@@ -818,6 +829,12 @@ def paths():
     operation("get", "/ops/inspect/", "inspect", "The file as it lies there", (200, {"anyOf": [
         schema("FileLayout"), schema("PackLayout"), schema("MapLayout")]}), [403, 404], params=[
             filter_("pack", "The chunks of this pack.", INTEGER), filter_("map", "The segments of this volume map.", INTEGER)])
+    named = {"name": "name", "in": "path", "required": True, "schema": STRING, "description": "As the configuration calls it."}
+    operation("get", "/ops/repositories/", "listRepositories", "List the repositories of the configuration",
+              (200, array(schema("Repository")), "X-Result-Count"), [403], description="Places for objects outside of this host.")
+    operation("get", "/ops/repositories/{name}/", "showRepository", "Show a repository", (200, "Repository"), [403, 404], params=[named])
+    operation("post", "/ops/repositories/{name}/test/", "testRepository", "Try a repository out", (202, "TaskStarted"), [403, 404], params=[named],
+              description="A small object is put there, read, listed and deleted. A failed task tells what is wrong, and what to do.")
     operation("get", "/ops/tokens/", "listTokens", "List tokens", (200, array(schema("Token")), "X-Result-Count"), [403],
               params=[filter_("user", "Only those of this user name.")])
     operation("post", "/ops/tokens/", "createToken", "Make a token", (201, "NewToken"), [403], body="NewTokenOrder")

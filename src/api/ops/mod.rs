@@ -2,6 +2,7 @@
 //! shapes are Waldur's. Long work answers 202 with a task to ask about.
 
 mod inspect;
+mod repositories;
 mod space;
 mod tasks;
 mod tokens;
@@ -36,6 +37,7 @@ fn route(context: &Context, rest: &[&str]) -> ApiResult {
         ["stats"] => context.methods(&[("GET", &|| stats(context))]),
         ["space", rest @ ..] => space::route(context, rest),
         ["inspect"] => context.methods(&[("GET", &|| inspect::inspect(context))]),
+        ["repositories", rest @ ..] => repositories::route(context, rest),
         ["tokens", rest @ ..] => tokens::route(context, rest),
         ["users", user, rest @ ..] => users::route(context, user, rest),
         ["volume-backups", rest @ ..] => volume_backups::route(context, rest),

@@ -36,7 +36,7 @@ fn accepted(task: &Task) -> Response {
 }
 
 /// Runs `work` on a thread of its own; its end is the task's.
-fn spawn(context: &Context, kind: &'static str, work: impl FnOnce(&Arc<App>, &Task) -> Result<Value, String> + Send + 'static) -> ApiResult {
+pub(super) fn spawn(context: &Context, kind: &'static str, work: impl FnOnce(&Arc<App>, &Arc<Task>) -> Result<Value, String> + Send + 'static) -> ApiResult {
     let task = context.app.engine.tasks.begin(kind);
     let (app, inner) = (context.app.clone(), task.clone());
     let body = move || {

@@ -1,0 +1,70 @@
+//! Places for objects that the configuration names: which there are, and whether they work.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+
+use super::tasks;
+use crate::api::waldur::context::{ApiResult, Context};
+use crate::api::waldur::error::ApiError;
+use crate::http::Response;
+use crate::objects::{self, Cancel, Credentials, ObjectError, Objects, Settings};
+
+pub fn route(context: &Context, rest: &[&str]) -> ApiResult {
+    match rest {
+        [] => context.methods(&[("GET", &|| list(context))]),
+        [name] => context.methods(&[("GET", &|| show(context, name))]),
+        [name, "test"] => context.methods(&[("POST", &|| test(context, name))]),
+        _ => Err(ApiError::not_found()),
+    }
+}
+
+fn list(context: &Context) -> ApiResult {
+    let all: Vec<Value> = context.app.config().repositories.iter().map(|(name, settings)| to_json(name, settings)).collect();
+    let count = all.len().to_string();
+    Ok(Response::json(200, &Value::Array(all)).with_header("X-Result-Count", count))
+}
+
+fn show(context: &Context, name: &str) -> ApiResult {
+    Ok(Response::json(200, &to_json(name, &find(context, name)?)))
+}
+
+/// Puts a small object there, reads, lists and deletes it; how long each took is the result.
+fn test(context: &Context, name: &str) -> ApiResult {
+    let settings = find(context, name)?;
+    let name = name.to_owned();
+    tasks::spawn(context, "repository test", move |_, task| {
+        let task = task.clone();
+        let cancel: Cancel = Arc::new(move || task.cancel.load(Ordering::Relaxed));
+        let objects = open(&settings).map_err(|error| error.to_string())?.until(cancel);
+        let steps = objects::try_out(&*objects).map_err(|error| error.to_string())?;
+        let steps: Vec<Value> = steps.iter().map(|step| json!({"step": step.name, "seconds": step.time.as_secs_f64()})).collect();
+        Ok(json!({"name": name, "place": settings.place_name(), "steps": steps}))
+    })
+}
+
+fn open(settings: &Settings) -> Result<Box<dyn Objects>, ObjectError> {
+    let credentials = match &settings.credentials {
+        Some(path) => Credentials::read(path)?,
+        None => Credentials::default(),
+    };
+    objects::open(settings, &credentials)
+}
+
+fn find(context: &Context, name: &str) -> Result<Settings, ApiError> {
+    context.app.config().repositories.get(name).cloned().ok_or_else(ApiError::not_found)
+}
+
+fn to_json(name: &str, settings: &Settings) -> Value {
+    json!({
+        "name": name,
+        "kind": settings.kind.as_str(),
+        "place": settings.place_name(),
+        "prefix": settings.prefix,
+        "pack_bytes": settings.pack_bytes,
+        "connections": settings.connections,
+        "upload_bytes_per_second": settings.upload_bytes_per_second,
+        "download_bytes_per_second": settings.download_bytes_per_second,
+    })
+}

@@ -1,0 +1,51 @@
+//! `cofferd repository`: places outside of this host that the configuration names.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::output::{Column, field, table};
+use super::progress::{self, Bar};
+use super::{CliError, Context};
+
+const COLLECTION: &str = "/ops/repositories/";
+
+/// Look after object stores
+#[derive(Subcommand)]
+pub enum Repository {
+    /// List the repositories of the configuration
+    List,
+    /// Put a small object there, read, list and delete it, and tell what is wrong or how long each takes
+    Test {
+        /// As the configuration calls it
+        name: String,
+    },
+}
+
+const COLUMNS: &[Column] =
+    &[("NAME", |r| field(r, "name")), ("KIND", |r| field(r, "kind")), ("PLACE", |r| field(r, "place")), ("PREFIX", |r| field(r, "prefix"))];
+
+const STEPS: &[Column] = &[("STEP", |s| field(s, "step")), ("TIME", |s| format!("{:.1} ms", s["seconds"].as_f64().unwrap_or_default() * 1000.0))];
+
+pub fn run(args: &Repository, context: &Context) -> Result<(), CliError> {
+    let client = context.client()?;
+    match args {
+        Repository::List => context.show_list(client.list(COLLECTION)?, COLUMNS),
+        Repository::Test { name } => {
+            let all = client.list(COLLECTION)?;
+            if !all.iter().any(|repository| repository["name"] == name.as_str()) {
+                let names: Vec<String> = all.iter().map(|repository| field(repository, "name")).collect();
+                let known = if names.is_empty() { "it names none".to_owned() } else { format!("it names {}", names.join(", ")) };
+                return Err(CliError::failed(format!(
+                    "there is no repository {name:?} in the configuration of the daemon ({known}); after a change: systemctl reload cofferd"
+                )));
+            }
+            let bar = Bar::new(context, "testing");
+            let task = progress::run_task(&client, &bar, &format!("{COLLECTION}{name}/test/"), json!({}))?;
+            drop(bar);
+            context.show(&task["result"], |result| {
+                let steps = result["steps"].as_array().map_or(&[][..], Vec::as_slice);
+                format!("{}{} works: {}\n", table(STEPS, steps), name, field(result, "place"))
+            })
+        }
+    }
+}
