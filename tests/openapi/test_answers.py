@@ -52,6 +52,8 @@ class World(Lab):
         collection = "/" + path.removeprefix("/").split("/{")[0] + "/"
         if collection == "/ops/users/":
             return path.replace("{uuid}", self.api.list(USERS, username="admin")[0]["uuid"])
+        if collection == "/ops/repositories/":
+            return path.replace("{name}", "here")
         if collection == "/ops/tasks/":
             return path.replace("{id}", str(ok(self.api.post("/ops/gc/"), 202)["task"]))
         if collection == "/ops/tokens/":
