@@ -54,6 +54,12 @@ def test_what_does_not_pass_is_given_up_with_the_last_reason(start, proxy):
     assert len(proxy.seen) >= 3
 
 
+@pytest.mark.fault("store: other bytes are stored than were sent")
+def test_a_put_whose_tag_is_always_wrong_is_no_put(start, proxy):
+    proxy.plan(faults.wrong_etag, "PUT", "/test/", 10**9)
+    start(patience_s=1).fails("r", "put: ", "changed on its way", "the server has stored other bytes (ETag)")
+
+
 @pytest.mark.fault("store: a slow trickle")
 def test_a_trickle_is_no_answer(host, proxy, container):
     """The whole takes too long although something comes in all the time."""
