@@ -10,6 +10,7 @@ and the password of a Keystone as `URL=PASSWORD` they are that one's, and there 
 import json
 import os
 import pwd
+import signal
 import socket
 import sys
 import time
@@ -149,9 +150,12 @@ def main(directory, keystone=None):
     ports = {kind: free_port() for kind in SERVERS}
     etc = write_configuration(base, ports, keystone)
     children = {}
+    # Also when the tests are killed nothing is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     for kind in SERVERS:
         pid = os.fork()
         if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.setpgid(0, 0)
             serve(kind, base, etc)
         children[kind] = pid
