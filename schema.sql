@@ -6,6 +6,7 @@
 ---------------------------------------------------------------- the store: where bytes live
 
 -- About 8 MiB of stored chunks each, in the order of the volume they were first read from. Rewritten only by compaction.
+-- Those of a repository are here until they are uploaded.
 CREATE TABLE pack (
     id   INTEGER PRIMARY KEY,
     data BLOB NOT NULL
@@ -17,9 +18,13 @@ CREATE TABLE pack_toc (
     format INTEGER NOT NULL,                 -- layout of entries
     slots  INTEGER NOT NULL,
     stored INTEGER NOT NULL,                 -- length of pack.data
-    entries BLOB NOT NULL
+    entries BLOB NOT NULL,
+    repository INTEGER NOT NULL DEFAULT 0,   -- where the pack lies: 0 in this file
+    object TEXT,                             -- its object there, once it is uploaded
+    staged INTEGER NOT NULL DEFAULT 0        -- 1: what is in table pack is still to be uploaded
 ) STRICT;
 CREATE INDEX pack_toc_deltas ON pack_toc(id) WHERE format = 2;
+CREATE INDEX pack_toc_staged ON pack_toc(repository, id) WHERE staged;
 
 -- When each pack was written, or last read again and compared with its hashes. Without an index on at: the scrub looks through
 -- all rows once in many packs, which takes milliseconds, and an index would cost one more page with each pack.
@@ -28,12 +33,17 @@ CREATE TABLE verified (
     at   INTEGER NOT NULL                    -- 0: never
 ) STRICT;
 
--- The addresses of up to 1024 chunks of a volume, named by its content, shared by all backups that have it.
+-- The addresses of up to 1024 chunks of a volume, named by its content, shared by all backups in the same place that have it.
+-- They are in packs of its own repository.
 CREATE TABLE segment (
     id     INTEGER PRIMARY KEY AUTOINCREMENT,
-    hash   BLOB NOT NULL UNIQUE,
+    hash   BLOB NOT NULL,
     format INTEGER NOT NULL,
-    chunks BLOB NOT NULL
+    chunks BLOB NOT NULL,
+    repository INTEGER NOT NULL DEFAULT 0,
+    object TEXT,                             -- its object there, once it is uploaded
+    staged INTEGER NOT NULL DEFAULT 0,       -- 1: it is still to be uploaded, for the first time or because it lists other addresses
+    UNIQUE (hash, repository)
 ) STRICT;
 
 -- One volume at one instant: the ordered list of its segments.
@@ -42,11 +52,31 @@ CREATE TABLE volume_map (
     hash       BLOB NOT NULL,
     size       INTEGER NOT NULL,
     chunk_size INTEGER NOT NULL,
-    segments   BLOB NOT NULL
+    segments   BLOB NOT NULL,
+    repository INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX volume_map_hash ON volume_map(hash);
 
+-- Objects of repositories that nothing needs any more and that are still to be removed there.
+CREATE TABLE trash (
+    repository INTEGER NOT NULL,
+    object     TEXT NOT NULL,
+    since      INTEGER NOT NULL,
+    PRIMARY KEY (repository, object)
+) STRICT, WITHOUT ROWID;
+
 ---------------------------------------------------------------- the catalog
+
+-- Object stores in which backups may lie; the configuration says where they are. Its id is never 0 and never used again.
+CREATE TABLE repository (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    uuid       TEXT NOT NULL UNIQUE,
+    name       TEXT NOT NULL UNIQUE,
+    writer     TEXT NOT NULL,                 -- who we are there
+    epoch      INTEGER NOT NULL,              -- which writer we are: a later one there has taken our place; 0: none yet
+    is_default INTEGER NOT NULL DEFAULT 0,
+    created    INTEGER NOT NULL
+) STRICT;
 
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
@@ -235,7 +265,8 @@ CREATE TABLE schedule (
     error_message    TEXT NOT NULL DEFAULT '',
     last_run_at      INTEGER,                 -- the trigger instant last dealt with
     last_skip_reason TEXT NOT NULL DEFAULT '',
-    created          INTEGER NOT NULL
+    created          INTEGER NOT NULL,
+    repository       TEXT NOT NULL DEFAULT '' -- name of where its backups go; empty: the default
 ) STRICT;
 CREATE INDEX schedule_instance ON schedule(instance_id);
 CREATE INDEX schedule_due ON schedule(next_trigger_at) WHERE is_active;
@@ -263,6 +294,8 @@ CREATE TABLE backup (
     reserved      INTEGER NOT NULL,           -- what it takes of the storage quota: size, or 0 once its data is gone
     stored        INTEGER NOT NULL DEFAULT 0, -- bytes its making added to the store
     metadata      TEXT NOT NULL DEFAULT '{}', -- JSON: the instance as it was
+    repository_id INTEGER REFERENCES repository(id), -- where its data goes; NULL: into this file
+    manifest      TEXT,                       -- its object there
     CHECK ((kind = 'instance') = (instance_id IS NOT NULL))
 ) STRICT;
 CREATE UNIQUE INDEX backup_trigger ON backup(schedule_id, trigger_at) WHERE trigger_at IS NOT NULL;

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::db::{Db, DbError};
 use crate::durable;
+use crate::engine::repositories::places;
 use crate::engine::{Engine, EngineStartError, Settings};
 use crate::http::{Request, Response};
 use crate::store::{Store, StoreError};
@@ -67,6 +68,7 @@ impl App {
         let customer_uuid = db.read(|c| meta::get(c, meta::CUSTOMER_UUID))?.unwrap_or_default();
         let store = Arc::new(Store::open(db.clone())?);
         let engine = Engine::start(db.clone(), store.clone(), &config)?;
+        open_repositories(&engine, &config)?;
         Ok(Arc::new(App {
             throttle: Throttle::new(config.auth.login_attempts, config.auth.login_window),
             verified: Verified::new()?,
@@ -115,6 +117,9 @@ impl App {
     /// Listeners, limits of the gate, number of jobs and intervals stay as they were at start.
     pub fn reload(&self, mut config: Config) {
         resolve_directories(&mut config);
+        if let Err(error) = open_repositories(&self.engine, &config) {
+            log::error!("the repositories stay as they were: {error}");
+        }
         self.engine.set_settings(Settings::from_config(&config));
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
     }
@@ -149,6 +154,11 @@ fn check_modes(config: &Config) -> Result<(), AppError> {
         log::warn!("others may open {}; chmod 600 it", private.display());
     }
     Ok(())
+}
+
+fn open_repositories(engine: &Engine, config: &Config) -> rusqlite::Result<()> {
+    let default = config.repositories.iter().find(|(_, settings)| settings.default).map(|(name, _)| name.as_str());
+    engine.open_repositories(places(config), default)
 }
 
 /// New volumes are opened without following links, so the way to them must have none. What is not there yet, the first

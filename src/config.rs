@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::catalog::repositories::COFFER;
 use crate::http::Limits;
 use crate::objects::{self, is_name};
 
@@ -389,7 +390,14 @@ impl Checker {
                 let expected = "expected a name of letters, digits and .-_, of at most 64".to_owned();
                 return Err(self.wrong("repositories", &format!("{name:?}"), expected));
             }
+            if name == COFFER {
+                return Err(self.wrong("repositories", &format!("{name:?}"), "the coffer itself has this name".to_owned()));
+            }
             settings.check().map_err(|wrong| self.wrong(format!("repositories.{name}.{}", wrong.key), &wrong.found, wrong.expected))?;
+        }
+        let mut default = tables.iter().filter(|(_, settings)| settings.default).map(|(name, _)| name);
+        if let (Some(_), Some(second)) = (default.next(), default.next()) {
+            return Err(self.wrong(format!("repositories.{second}.default"), "true", "expected one default at most".to_owned()));
         }
         Ok(tables)
     }
@@ -597,7 +605,8 @@ mod tests {
             ("[http", &["c.toml", "line 1"]),
             ("[repositories.a]\nkind = 's3'", &["c.toml", "repositories.a.endpoint", "https://"]),
             ("[repositories.a]\nkind = 'ftp'", &["c.toml", "line 2", "ftp", "swift"]),
-            ("[repositories.a]\nkind = 's3'\npack_byte = 1", &["pack_byte", "pack_bytes"]),
+            ("[repositories.a]\nkind = 's3'\nconnection = 1", &["connection", "connections"]),
+            ("[repositories.coffer]\nkind = 'directory'\ndirectory = '/d'", &["repositories", "coffer itself"]),
             ("[repositories.'a b']\nkind = 'directory'\ndirectory = '/d'", &["repositories", "\"a b\"", "letters"]),
         ] {
             let error = check(text).unwrap_err();

@@ -36,6 +36,12 @@ pub struct Backup {
     pub metadata: String,
     /// JSON array of {uuid, name, state, created}.
     pub restorations: String,
+    /// Where its data lies or goes; None: in the coffer.
+    pub repository_id: Option<i64>,
+    /// Its name.
+    pub repository: String,
+    /// Its object there.
+    pub manifest: Option<String>,
 }
 
 /// A backup about to be made.
@@ -54,6 +60,8 @@ pub struct NewBackup<'a> {
     pub metadata: Value,
     /// Sum of the virtual sizes of its volumes, bytes.
     pub size: i64,
+    /// Where its data goes; None: into the coffer.
+    pub repository_id: Option<i64>,
 }
 
 /// Filter columns: b.* (backup), i.* (instance), p.* (project), s.* (schedule).
@@ -63,7 +71,8 @@ const COLUMNS: &str = "b.id, b.uuid, b.kind, b.project_id, p.uuid, p.name, ifnul
     coalesce(i.name, (SELECT iif(name = '', 'volume ' || volume_uuid, name) FROM volume_backup WHERE backup_id = b.id), ''), b.schedule_id, s.uuid, \
     b.description, b.state, b.error_message, b.created_at, b.finished_at, b.kept_until, b.size, b.stored, b.metadata, \
     (SELECT json_group_array(json_object('uuid', ri.uuid, 'name', ri.name, 'state', ri.state, 'created', r.created)) \
-     FROM restoration r JOIN instance ri ON ri.id = r.instance_id WHERE r.backup_id = b.id)";
+     FROM restoration r JOIN instance ri ON ri.id = r.instance_id WHERE r.backup_id = b.id), b.repository_id, b.manifest, \
+    coalesce((SELECT name FROM repository WHERE id = b.repository_id), 'coffer')";
 
 fn read(row: &Row) -> rusqlite::Result<Backup> {
     Ok(Backup {
@@ -87,6 +96,9 @@ fn read(row: &Row) -> rusqlite::Result<Backup> {
         stored: row.get(17)?,
         metadata: row.get(18)?,
         restorations: row.get(19)?,
+        repository_id: row.get(20)?,
+        manifest: row.get(21)?,
+        repository: row.get(22)?,
     })
 }
 
@@ -94,7 +106,7 @@ fn read(row: &Row) -> rusqlite::Result<Backup> {
 pub fn insert(connection: &Connection, new: &NewBackup) -> rusqlite::Result<i64> {
     connection.execute(
         "INSERT INTO backup (uuid, kind, project_id, user_uuid, instance_id, schedule_id, trigger_at, description, state, created_at, \
-         kept_until, size, reserved, metadata) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         kept_until, size, reserved, metadata, repository_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             new.uuid,
             new.kind,
@@ -109,7 +121,8 @@ pub fn insert(connection: &Connection, new: &NewBackup) -> rusqlite::Result<i64>
             new.kept_until,
             new.size,
             new.size,
-            new.metadata.to_string()
+            new.metadata.to_string(),
+            new.repository_id
         ],
     )?;
     Ok(connection.last_insert_rowid())
@@ -129,6 +142,12 @@ pub fn complete(connection: &Connection, id: i64, stored: i64, now: i64) -> rusq
         "UPDATE backup SET state = ?1, stored = ?2, finished_at = ?3, updated_at = ?3 WHERE id = ?4 AND state = ?5",
         params![BackupState::Ready, stored, now, id, BackupState::BackingUp],
     )? == 1)
+}
+
+/// The object that names all its data in its repository.
+pub fn set_manifest(connection: &Connection, id: i64, name: Option<&str>) -> rusqlite::Result<()> {
+    connection.execute("UPDATE backup SET manifest = ? WHERE id = ?", params![name, id])?;
+    Ok(())
 }
 
 /// The making failed: Backing up -> Erred, and the quota is given back because none of its data is kept.

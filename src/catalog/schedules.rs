@@ -26,12 +26,14 @@ pub struct Schedule {
     pub last_run_at: Option<i64>,
     pub last_skip_reason: String,
     pub created: i64,
+    /// Name of where its backups go; empty: the default.
+    pub repository: String,
 }
 
 pub const FROM: &str = "schedule s JOIN instance i ON i.id = s.instance_id JOIN project p ON p.id = i.project_id";
 const COLUMNS: &str = "s.id, s.uuid, s.instance_id, i.uuid, i.name, i.project_id, p.uuid, p.name, s.description, s.retention_time, \
     s.maximal_number, s.cron, s.timezone, s.is_active, s.next_trigger_at, s.error_message, s.last_run_at, s.last_skip_reason, \
-    s.created";
+    s.created, s.repository";
 
 fn read(row: &Row) -> rusqlite::Result<Schedule> {
     Ok(Schedule {
@@ -54,6 +56,7 @@ fn read(row: &Row) -> rusqlite::Result<Schedule> {
         last_run_at: row.get(16)?,
         last_skip_reason: row.get(17)?,
         created: row.get(18)?,
+        repository: row.get(19)?,
     })
 }
 
@@ -61,7 +64,7 @@ fn read(row: &Row) -> rusqlite::Result<Schedule> {
 pub fn insert(connection: &Connection, schedule: &Schedule) -> rusqlite::Result<i64> {
     connection.execute(
         "INSERT INTO schedule (uuid, instance_id, description, retention_time, maximal_number, cron, timezone, is_active, \
-         next_trigger_at, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         next_trigger_at, created, repository) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             schedule.uuid,
             schedule.instance_id,
@@ -72,7 +75,8 @@ pub fn insert(connection: &Connection, schedule: &Schedule) -> rusqlite::Result<
             schedule.timezone,
             schedule.is_active,
             schedule.next_trigger_at,
-            schedule.created
+            schedule.created,
+            schedule.repository
         ],
     )?;
     Ok(connection.last_insert_rowid())
@@ -82,7 +86,7 @@ pub fn insert(connection: &Connection, schedule: &Schedule) -> rusqlite::Result<
 pub fn update(connection: &Connection, schedule: &Schedule) -> rusqlite::Result<()> {
     connection.execute(
         "UPDATE schedule SET description = ?, retention_time = ?, maximal_number = ?, cron = ?, timezone = ?, is_active = ?, \
-         next_trigger_at = ?, error_message = ?, last_run_at = ?, last_skip_reason = ? WHERE id = ?",
+         next_trigger_at = ?, error_message = ?, last_run_at = ?, last_skip_reason = ?, repository = ? WHERE id = ?",
         params![
             schedule.description,
             schedule.retention_time,
@@ -94,6 +98,7 @@ pub fn update(connection: &Connection, schedule: &Schedule) -> rusqlite::Result<
             schedule.error_message,
             schedule.last_run_at,
             schedule.last_skip_reason,
+            schedule.repository,
             schedule.id
         ],
     )?;

@@ -5,12 +5,11 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::list::{self, Filter, Page};
 use super::volumes::Volume;
+use super::repositories::COFFER;
 use crate::model::backup::{BackupKind, BackupState};
 
 /// The availability zone that everything is in.
 pub const ZONE: &str = "nova";
-/// Where backups are that were not asked to be elsewhere.
-pub const CONTAINER: &str = "coffer";
 
 // ---- as jobs see it
 
@@ -79,18 +78,21 @@ pub fn maps(connection: &Connection) -> rusqlite::Result<Vec<(i64, i64)>> {
         .collect()
 }
 
-/// What is stored of the volume as it was last.
-pub fn latest_map(connection: &Connection, volume_id: i64) -> rusqlite::Result<Option<i64>> {
+/// What is stored in this place of the volume as it was last.
+pub fn latest_map(connection: &Connection, volume_id: i64, repository_id: Option<i64>) -> rusqlite::Result<Option<i64>> {
     connection
-        .prepare_cached("SELECT max(map_id) FROM volume_backup WHERE volume_id = ?")?
-        .query_row([volume_id], |row| row.get(0))
+        .prepare_cached(
+            "SELECT max(map_id) FROM volume_backup vb JOIN backup b ON b.id = vb.backup_id WHERE vb.volume_id = ? AND b.repository_id IS ?",
+        )?
+        .query_row(params![volume_id, repository_id], |row| row.get(0))
 }
 
 /// The part's bytes are all stored.
 pub fn complete(connection: &Connection, id: i64, map_id: i64, stored: i64, objects: i64) -> rusqlite::Result<()> {
     connection.execute(
-        "UPDATE volume_backup SET map_id = ?, stored = ?, objects = ?, container = ifnull(container, ?) WHERE id = ?",
-        params![map_id, stored, objects, CONTAINER, id],
+        "UPDATE volume_backup SET map_id = ?1, stored = ?2, objects = ?3, container = coalesce((SELECT r.name FROM backup b \
+         JOIN repository r ON r.id = b.repository_id WHERE b.id = backup_id), container, ?4) WHERE id = ?5",
+        params![map_id, stored, objects, COFFER, id],
     )?;
     Ok(())
 }

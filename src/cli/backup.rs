@@ -19,6 +19,9 @@ pub struct Backup {
     /// A note kept with the backup
     #[arg(long, short, default_value = "", hide_default_value = true)]
     description: String,
+    /// Where its data goes: a repository, or `coffer`; else the default one
+    #[arg(long, value_name = "NAME")]
+    repository: Option<String>,
     /// Return when the backup is queued (only with a running daemon)
     #[arg(long)]
     no_wait: bool,
@@ -27,7 +30,8 @@ pub struct Backup {
 pub fn run(args: &Backup, context: &Context) -> Result<(), CliError> {
     let client = context.client()?;
     let instance = INSTANCE.find(&client, &args.instance)?;
-    let body = json!({"instance": INSTANCE.path(&instance), "description": args.description});
+    let body = json!({"instance": INSTANCE.path(&instance), "description": args.description,
+        "repository": args.repository.as_deref().unwrap_or_default()});
     let start = Instant::now();
     let backup = client.post(BACKUP.collection, body)?;
     if args.no_wait && client.outlives_command() {

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 use serde_json::json;
 
+use super::client::Client;
 use super::output::{Column, field, table};
 use super::progress::{self, Bar};
 use super::{CliError, Context};
@@ -14,6 +15,11 @@ const COLLECTION: &str = "/ops/repositories/";
 pub enum Repository {
     /// List the repositories of the configuration
     List,
+    /// Take a repository over, whoever wrote to it before, and take all backups in it into the catalog
+    Attach {
+        /// As the configuration calls it
+        name: String,
+    },
     /// Put a small object there, read, list and delete it, and tell what is wrong or how long each takes
     Test {
         /// As the configuration calls it
@@ -30,15 +36,22 @@ pub fn run(args: &Repository, context: &Context) -> Result<(), CliError> {
     let client = context.client()?;
     match args {
         Repository::List => context.show_list(client.list(COLLECTION)?, COLUMNS),
+        Repository::Attach { name } => {
+            check_name(&client, name)?;
+            let bar = Bar::new(context, "attaching");
+            let task = progress::run_task(&client, &bar, &format!("{COLLECTION}{name}/attach/"), json!({}))?;
+            drop(bar);
+            context.show(&task["result"], |result| {
+                let unusable = result["unusable"].as_array().map_or(0, Vec::len);
+                let mut text = format!("{} backups of {name} are in the catalog now, {} were before\n", field(result, "added"), field(result, "known"));
+                if unusable > 0 {
+                    text += &format!("{unusable} objects cannot be used; --json names them\n");
+                }
+                text
+            })
+        }
         Repository::Test { name } => {
-            let all = client.list(COLLECTION)?;
-            if !all.iter().any(|repository| repository["name"] == name.as_str()) {
-                let names: Vec<String> = all.iter().map(|repository| field(repository, "name")).collect();
-                let known = if names.is_empty() { "it names none".to_owned() } else { format!("it names {}", names.join(", ")) };
-                return Err(CliError::failed(format!(
-                    "there is no repository {name:?} in the configuration of the daemon ({known}); after a change: systemctl reload cofferd"
-                )));
-            }
+            check_name(&client, name)?;
             let bar = Bar::new(context, "testing");
             let task = progress::run_task(&client, &bar, &format!("{COLLECTION}{name}/test/"), json!({}))?;
             drop(bar);
@@ -48,4 +61,16 @@ pub fn run(args: &Repository, context: &Context) -> Result<(), CliError> {
             })
         }
     }
+}
+
+fn check_name(client: &Client, name: &str) -> Result<(), CliError> {
+    let all = client.list(COLLECTION)?;
+    if all.iter().any(|repository| repository["name"] == name) {
+        return Ok(());
+    }
+    let names: Vec<String> = all.iter().map(|repository| field(repository, "name")).collect();
+    let known = if names.is_empty() { "it names none".to_owned() } else { format!("it names {}", names.join(", ")) };
+    Err(CliError::failed(format!(
+        "there is no repository {name:?} in the configuration of the daemon ({known}); after a change: systemctl reload cofferd"
+    )))
 }

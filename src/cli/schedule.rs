@@ -31,6 +31,9 @@ pub enum Schedule {
         /// Do not run it yet
         #[arg(long)]
         inactive: bool,
+        /// Where its backups go: a repository, or `coffer`; else the default one
+        #[arg(long, value_name = "NAME")]
+        repository: Option<String>,
     },
     /// List schedules
     List {
@@ -79,7 +82,7 @@ const COLUMNS: &[Column] = &[
 pub fn run(args: &Schedule, context: &Context) -> Result<(), CliError> {
     let client = context.client()?;
     match args {
-        Schedule::Add { instance, cron, keep, days, timezone, description, inactive } => {
+        Schedule::Add { instance, cron, keep, days, timezone, description, inactive, repository } => {
             let mut body = json!({
                 "instance": INSTANCE.path(&INSTANCE.find(&client, instance)?),
                 "schedule": cron,
@@ -87,6 +90,7 @@ pub fn run(args: &Schedule, context: &Context) -> Result<(), CliError> {
                 "retention_time": days,
                 "description": description,
                 "is_active": !inactive,
+                "repository": repository.as_deref().unwrap_or_default(),
             });
             if let Some(timezone) = timezone {
                 body["timezone"] = json!(timezone);

@@ -27,7 +27,7 @@ const SCHEMA: &str = include_str!("../../schema.sql");
 /// Marks the file as a coffer (`PRAGMA application_id`): the bytes "Coff".
 pub const APPLICATION_ID: i32 = 0x436f_6666;
 /// Version of the file's layout (`PRAGMA user_version`).
-pub const FORMAT_VERSION: i32 = 3;
+pub const FORMAT_VERSION: i32 = 4;
 /// Two writers could lose commits in WAL mode before this release (sqlite.org/wal.html, "The WAL-Reset Bug").
 const OLDEST_SQLITE: i32 = 3_051_003;
 /// Readers that may be open at once; a further one waits.

@@ -23,6 +23,34 @@ const CATALOG_3: &str = "
     CREATE TABLE reflink (path TEXT PRIMARY KEY, part_id INTEGER REFERENCES volume_backup(id) ON DELETE SET NULL) STRICT, WITHOUT ROWID;
     CREATE INDEX reflink_part ON reflink(part_id);";
 
+/// What format 4 adds to the store: repositories. The rows of `segment` are made anew, because one name may have a segment in each.
+const STORE_4: &str = "ALTER TABLE pack_toc ADD COLUMN repository INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE pack_toc ADD COLUMN object TEXT;
+    ALTER TABLE pack_toc ADD COLUMN staged INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX pack_toc_staged ON pack_toc(repository, id) WHERE staged;
+    ALTER TABLE volume_map ADD COLUMN repository INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE segment RENAME TO old_segment;
+    CREATE TABLE segment (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, hash BLOB NOT NULL, format INTEGER NOT NULL, chunks BLOB NOT NULL,
+        repository INTEGER NOT NULL DEFAULT 0, object TEXT, staged INTEGER NOT NULL DEFAULT 0, UNIQUE (hash, repository)
+    ) STRICT;
+    INSERT INTO segment (id, hash, format, chunks) SELECT id, hash, format, chunks FROM old_segment;
+    UPDATE sqlite_sequence SET seq = (SELECT seq FROM sqlite_sequence WHERE name = 'old_segment') WHERE name = 'segment';
+    DROP TABLE old_segment;
+    CREATE TABLE trash (
+        repository INTEGER NOT NULL, object TEXT NOT NULL, since INTEGER NOT NULL, PRIMARY KEY (repository, object)
+    ) STRICT, WITHOUT ROWID;";
+
+/// And to the catalog of format 3.
+const CATALOG_4: &str = "
+    CREATE TABLE repository (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE, writer TEXT NOT NULL,
+        epoch INTEGER NOT NULL, is_default INTEGER NOT NULL DEFAULT 0, created INTEGER NOT NULL
+    ) STRICT;
+    ALTER TABLE backup ADD COLUMN repository_id INTEGER REFERENCES repository(id);
+    ALTER TABLE backup ADD COLUMN manifest TEXT;
+    ALTER TABLE schedule ADD COLUMN repository TEXT NOT NULL DEFAULT '';";
+
 /// Upgrades a coffer of this format, older than the present one. The connection has foreign keys switched on afterwards, as
 /// before.
 pub(super) fn from_format(found: i32, connection: &mut Connection) -> Result<(), DbError> {
@@ -40,9 +68,13 @@ fn upgrade(found: i32, connection: &mut Connection) -> Result<(), DbError> {
     let tx = Transaction::new(connection, TransactionBehavior::Immediate)?;
     match found {
         1 => rebuild_catalog(&tx)?, // as it is now
-        _ => tx.execute_batch(CATALOG_3)?,
+        2 => tx.execute_batch(&[CATALOG_3, CATALOG_4].concat())?,
+        _ => tx.execute_batch(CATALOG_4)?,
     }
-    tx.execute_batch(STORE_3)?;
+    if found < 3 {
+        tx.execute_batch(STORE_3)?;
+    }
+    tx.execute_batch(STORE_4)?;
     tx.pragma_update(None, "user_version", FORMAT_VERSION)?;
     tx.commit()?;
     Ok(())

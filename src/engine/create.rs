@@ -20,10 +20,11 @@ use crate::model::backup::{BackupKind, BackupState};
 use crate::model::quota::{QuotaName, gib};
 use crate::model::retention::{self, PruneCandidate};
 use crate::source::Source;
+use crate::store::{Home, Store};
 
 impl Engine {
     pub(super) fn run_create(&self, job: &Job, running: &Running) {
-        let outcome = self.read_volumes(job, running).and_then(|parts| self.declare_ready(job, parts));
+        let outcome = self.take_in_all(job, running).and_then(|parts| self.declare_ready(job, parts));
         match outcome {
             Ok(()) => {
                 self.wake(); // pruning may have promised deletions
@@ -34,7 +35,23 @@ impl Engine {
         }
     }
 
-    fn read_volumes(&self, job: &Job, running: &Running) -> Result<Vec<(Part, Ingested)>, EngineError> {
+    /// Stores all volumes where the backup is to lie. Of one in a repository everything is there when this ends.
+    fn take_in_all(&self, job: &Job, running: &Running) -> Result<Vec<(Part, Ingested)>, EngineError> {
+        let backup = self.db.read(|c| backups::by_id(c, job.backup_id.unwrap_or_default()))?.ok_or(EngineError::Cancelled)?;
+        let Some(repository_id) = backup.repository_id else {
+            return self.read_volumes(job, Home::Coffer, running);
+        };
+        let remote = self.remote(repository_id)?;
+        self.store.upload(&remote, &running.cancel, |upload| {
+            let parts = self.read_volumes(job, Home::Repository(upload), running)?;
+            let segments: Vec<i64> = parts.iter().flat_map(|(_, ingested)| ingested.segments()).copied().collect();
+            upload.finish(&segments)?;
+            self.send_manifest(&backup, &parts, upload)?;
+            Ok(parts)
+        })
+    }
+
+    fn read_volumes(&self, job: &Job, home: Home, running: &Running) -> Result<Vec<(Part, Ingested)>, EngineError> {
         let settings = self.settings();
         let mut opened = Vec::new();
         for (part, volume) in self.parts_and_volumes(job)? {
@@ -51,20 +68,28 @@ impl Engine {
         // Copies of all disks are made before the first is read: so they are of one moment, or nearly.
         let mut readings = Vec::new();
         for (part, source, path) in opened {
-            let (source, known) = self.reading(&part, source, &path, &settings)?;
+            let (source, known) = self.reading(&part, home.id(), source, &path, &settings)?;
             readings.push((part, source, known, path));
         }
         let mut done = Vec::new();
         for (part, source, known, path) in readings {
-            let ingested = self.take_in(&part, &source, known, &settings, running);
+            let ingested = self.take_in(&part, home, &source, known, &settings, running);
             let ingested = ingested.map_err(|error| error.without_path(&path, &part.label()))?;
             done.push((part, ingested));
         }
         Ok(done)
     }
 
-    fn take_in(&self, part: &Part, source: &Source, known: Known, settings: &Settings, running: &Running) -> Result<Ingested, EngineError> {
-        let ingest = |known| ingest::ingest(&self.store, source, known, settings.workers, &running.progress, &running.cancel);
+    fn take_in(
+        &self,
+        part: &Part,
+        home: Home,
+        source: &Source,
+        known: Known,
+        settings: &Settings,
+        running: &Running,
+    ) -> Result<Ingested, EngineError> {
+        let ingest = |known: &Known| ingest::ingest(&self.store, home, source, known, settings.workers, &running.progress, &running.cancel);
         let before = running.progress.read.load(Ordering::Relaxed);
         match ingest(&known) {
             Err(EngineError::Unchanged { offset }) => {
@@ -177,6 +202,10 @@ pub(super) fn fail(tx: &Transaction, backup_id: i64, reason: &str) -> rusqlite::
         return Ok(());
     }
     let Some(backup) = backups::by_id(tx, backup_id)? else { return Ok(()) };
+    if let (Some(repository_id), Some(manifest)) = (backup.repository_id, &backup.manifest) {
+        Store::discard(tx, repository_id, manifest)?;
+        backups::set_manifest(tx, backup_id, None)?;
+    }
     orders::log_backup(tx, &backup, "resource_backup_creation_failed", Severity::Error, || match backup.kind {
         BackupKind::Instance => format!("Backup of {} has failed: {reason}", backup.subject),
         kind => format!("A {} of {} has failed: {reason}", kind.noun(), backup.subject),

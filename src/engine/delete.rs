@@ -57,6 +57,9 @@ fn remove(tx: &Transaction, job: &Job) -> Result<(), StoreError> {
             Store::delete_map(tx, map_id)?;
         }
     }
+    if let (Some(repository_id), Some(manifest)) = (backup.repository_id, &backup.manifest) {
+        Store::discard(tx, repository_id, manifest)?;
+    }
     backups::delete(tx, backup_id)?;
     orders::log_backup(tx, &backup, "resource_backup_deletion_succeeded", Severity::Info, || {
         format!("A {} of {} has been deleted.", backup.kind.noun(), backup.subject)

@@ -11,7 +11,7 @@ use super::EngineError;
 use crate::source::{Buffer, Source};
 use crate::store::codec::{self, Base, Encoder};
 use crate::store::format::{Address, CHUNK_SIZE, Encoding, Hash, ZERO_HASH};
-use crate::store::{Ingest, Same, Sealed, Store, StoreError, Writer};
+use crate::store::{Home, Ingest, Same, Sealed, Store, StoreError, Writer};
 
 /// Bytes read at once. Larger reads are not faster, smaller ones cost more time in the kernel.
 const SPAN: u64 = 1 << 20;
@@ -49,6 +49,21 @@ impl Ingested {
         self.sealed.commit(tx)
     }
 
+    /// Bytes of the volume.
+    pub fn size(&self) -> u64 {
+        self.sealed.size
+    }
+
+    /// The ids of its segments; 0 for zeros.
+    pub fn segments(&self) -> &[i64] {
+        &self.sealed.segments
+    }
+
+    /// The hash that names its content.
+    pub fn hash(&self) -> Hash {
+        self.sealed.hash
+    }
+
     /// Chunks added to the store.
     pub fn added(&self) -> u64 {
         self.sealed.added
@@ -69,17 +84,18 @@ pub struct Known {
     pub changed: Option<Vec<Range<u64>>>,
 }
 
-/// Takes a volume in with this many threads beside the calling one. On failure nothing of it can be seen, and what was stored
+/// Takes a volume in, to be stored at `home`, with this many threads beside the calling one. On failure nothing of it can be seen, and what was stored
 /// already is found again by the next try, or removed by the next garbage collection.
 pub fn ingest(
     store: &Store,
+    home: Home,
     source: &Source,
     known: &Known,
     workers: usize,
     progress: &Progress,
     cancel: &AtomicBool,
 ) -> Result<Ingested, EngineError> {
-    let ingest = store.begin(known.previous)?;
+    let ingest = store.begin(home, known.previous)?;
     let finished = std::thread::scope(|scope| {
         let (work, to_do) = bounded::<Work>(AHEAD);
         let (finished, done) = bounded::<Result<Done, EngineError>>(AHEAD);

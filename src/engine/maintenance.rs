@@ -1,7 +1,7 @@
 //! Collecting garbage and giving space back: soon after something was deleted, and from time to time anyway.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Engine;
@@ -20,7 +20,7 @@ pub struct Maintenance {
     /// The scrub sleeps apart: what is deleted is nothing to it.
     scrub: Condvar,
     interval: Duration,
-    pub(super) stop: AtomicBool,
+    pub(super) stop: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
@@ -35,7 +35,7 @@ impl Maintenance {
             changed: Condvar::new(),
             scrub: Condvar::new(),
             interval,
-            stop: AtomicBool::new(false),
+            stop: Arc::default(),
         }
     }
 
@@ -94,6 +94,13 @@ impl Engine {
             match self.collect_garbage(DEAD_FRACTION, &self.maintenance.stop) {
                 Ok(report) => log::debug!("maintenance: {report:?}"),
                 Err(error) => log::error!("maintenance stopped: {error}"),
+            }
+            for (name, tended) in self.tend_repositories(false, &self.maintenance.stop) {
+                match tended {
+                    Ok(removed) => log::debug!("repository {name}: {removed} objects removed"),
+                    Err(StoreError::Cancelled) => {}
+                    Err(error) => log::warn!("what nothing needs any more stays in a repository for now: {error}"),
+                }
             }
             self.remove_stale_copies();
             self.note_activity();

@@ -12,6 +12,7 @@ pub mod emit;
 mod error;
 pub mod ingest;
 pub mod maintenance;
+mod manifest;
 pub mod orders;
 pub mod places;
 mod queue;
@@ -21,6 +22,9 @@ mod path_bench;
 #[cfg(test)]
 mod path_tests;
 mod recovery;
+pub mod repositories;
+#[cfg(test)]
+mod repository_tests;
 pub mod restore;
 pub mod scrub;
 #[cfg(test)]
@@ -90,7 +94,7 @@ impl Settings {
 pub struct Running {
     job: Job,
     pub progress: Progress,
-    pub cancel: AtomicBool,
+    pub cancel: Arc<AtomicBool>,
     /// A restore has begun to write: what it writes to is not what it was.
     touched: AtomicBool,
     /// It could not be done now, and is to be tried again.
@@ -124,6 +128,8 @@ pub struct Engine {
     pub clock: ClockGuard,
     pub tasks: Tasks,
     pub maintenance: maintenance::Maintenance,
+    /// Nobody waits for a repository any more: the engine ends.
+    hurry: Arc<AtomicBool>,
     /// Held by the one scrub that deals with damage.
     scrub_dealing: Mutex<()>,
     space: space::Space,
@@ -171,6 +177,7 @@ impl Engine {
             clock,
             tasks: Tasks::default(),
             maintenance: maintenance::Maintenance::new(config.engine.maintenance_interval),
+            hurry: Arc::default(),
             scrub_dealing: Mutex::default(),
             space: space::Space::default(),
         });
@@ -262,6 +269,7 @@ impl Engine {
         for running in self.dispatch().running.values() {
             running.cancel.store(true, Ordering::Relaxed);
         }
+        self.hurry.store(true, Ordering::Relaxed);
         self.tasks.cancel_all();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
@@ -327,6 +335,7 @@ impl Engine {
         if let Err(error) = self.db.rest() {
             log_catalog("give room and memory back", &error);
         }
+        self.store.remotes.all().iter().for_each(|remote| remote.rest());
         crate::memory::trim();
     }
 
@@ -422,7 +431,7 @@ impl Dispatch {
         let cancelled = self.cancelled.remove(&job.id);
         let running = Arc::new(Running {
             progress: Progress::default(),
-            cancel: AtomicBool::new(cancelled),
+            cancel: Arc::new(AtomicBool::new(cancelled)),
             touched: AtomicBool::new(false),
             put_off: AtomicBool::new(false),
             started: Instant::now(),

@@ -29,7 +29,7 @@ fn path_bench() {
     match words[0] {
         "ingest" => {
             let known = Known { previous: words.get(3).map(|map| map.parse().unwrap()), changed: None };
-            let done = ingest(&store, &Source::open(Path::new(words[2])).unwrap(), &known, workers, &progress, &cancel).unwrap();
+            let done = ingest(&store, crate::store::Home::Coffer, &Source::open(Path::new(words[2])).unwrap(), &known, workers, &progress, &cancel).unwrap();
             let map = db.write(|tx| done.commit(tx)).unwrap();
             eprintln!("map {map}, new {} MiB, stored {} MiB", progress.new.load(std::sync::atomic::Ordering::Relaxed) >> 20, done.stored() >> 20);
         }

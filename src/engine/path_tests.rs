@@ -14,7 +14,7 @@ use super::ingest::{Ingested, Known, Progress, ingest};
 use crate::db::Db;
 use crate::source::{Source, SourceError, Target};
 use crate::store::format::{self, Address, CHUNK_SIZE, PACK_BYTES, Toc};
-use crate::store::{Claim, GcOptions, GcReport, Size, Store, StoreError, Usage};
+use crate::store::{Claim, GcOptions, GcReport, Home, Size, Store, StoreError, Usage};
 
 pub(super) const CHUNK: usize = CHUNK_SIZE as usize;
 /// Incompressible chunks in a pack.
@@ -73,7 +73,7 @@ impl Bench {
 
     fn ingest_knowing(&self, source: &Source, known: &Known) -> Result<Ingested, EngineError> {
         let progress = Progress::default();
-        let ingested = ingest(&self.store, source, known, 3, &progress, &AtomicBool::new(false))?;
+        let ingested = ingest(&self.store, Home::Coffer, source, known, 3, &progress, &AtomicBool::new(false))?;
         assert_eq!(progress.read.into_inner(), source.size());
         assert_eq!(progress.stored.into_inner(), ingested.stored());
         self.new.store(progress.new.into_inner(), Ordering::Relaxed);
@@ -118,6 +118,21 @@ impl Bench {
 
     pub fn number(&self, sql: &str) -> i64 {
         self.db.read(|c| c.query_row(sql, [], |row| row.get::<_, i64>(0))).unwrap()
+    }
+
+    pub fn write<T>(&self, f: impl FnOnce(&rusqlite::Transaction) -> Result<T, crate::store::StoreError>) -> T {
+        self.db.write(f).unwrap()
+    }
+
+    /// The names of a map's segments, and its own.
+    pub fn content(&self, map: i64) -> (Vec<Option<format::Hash>>, format::Hash) {
+        self.db
+            .read(|c| {
+                let (segments, hash): (Vec<u8>, format::Hash) =
+                    c.query_row("SELECT segments, hash FROM volume_map WHERE id = ?1", [map], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                Ok::<_, rusqlite::Error>((Store::segment_names(c, &format::segments_from_bytes(&segments).unwrap())?, hash))
+            })
+            .unwrap()
     }
 
     pub fn execute(&self, sql: &str) {
@@ -319,7 +334,7 @@ fn cancelling_ends_both_ways_early() {
     let map = bench.back_up(&bytes);
     let cancelled = AtomicBool::new(true);
     let source = bench.image("b.img", &bytes);
-    assert!(matches!(ingest(&bench.store, &source, &Known::default(), 2, &Progress::default(), &cancelled), Err(EngineError::Cancelled)));
+    assert!(matches!(ingest(&bench.store, Home::Coffer, &source, &Known::default(), 2, &Progress::default(), &cancelled), Err(EngineError::Cancelled)));
     let target = Target::create(&bench.path("t.img"), bytes.len() as u64).unwrap();
     assert!(matches!(emit(&bench.store, map, &target, true, 2, &Progress::default(), &cancelled), Err(EngineError::Cancelled)));
     assert!(matches!(bench.store.check_map(map, &|_| {}, &cancelled), Err(StoreError::Cancelled)));

@@ -20,10 +20,18 @@ pub const DIRECTORY: &str = ".cofferd";
 
 impl Engine {
     /// Finds the cheapest way to read a volume that can be trusted: from where, and what is known of it.
-    pub(super) fn reading(&self, part: &Part, image: Source, path: &Path, settings: &Settings) -> rusqlite::Result<(Source, Known)> {
+    pub(super) fn reading(
+        &self,
+        part: &Part,
+        repository_id: Option<i64>,
+        image: Source,
+        path: &Path,
+        settings: &Settings,
+    ) -> rusqlite::Result<(Source, Known)> {
         let Some(volume_id) = part.volume_id else { return Ok((image, Known::default())) };
-        let (previous, newest) =
-            self.db.read(|c| Ok::<_, rusqlite::Error>((volume_backups::latest_map(c, volume_id)?, reflinks::newest(c, volume_id)?)))?;
+        let (previous, newest) = self.db.read(|c| {
+            Ok::<_, rusqlite::Error>((volume_backups::latest_map(c, volume_id, repository_id)?, reflinks::newest(c, volume_id)?))
+        })?;
         let nothing_else = Known { previous, changed: None };
         if !settings.reflinks || !source::trusted(&image) {
             return Ok((image, nothing_else));

@@ -20,7 +20,7 @@ pub struct Task {
     pub id: u64,
     pub kind: &'static str,
     pub progress: Progress,
-    pub cancel: AtomicBool,
+    pub cancel: Arc<AtomicBool>,
     /// None while it runs.
     outcome: Mutex<Option<Result<Value, String>>>,
 }
@@ -38,7 +38,7 @@ impl Tasks {
             id,
             kind,
             progress: Progress::default(),
-            cancel: AtomicBool::new(false),
+            cancel: Arc::default(),
             outcome: Mutex::new(None),
         });
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);

@@ -124,7 +124,7 @@ fn run(tx: &Transaction, schedule: &Schedule, instant: i64) -> rusqlite::Result<
     }
     let instance = instances::by_id(tx, schedule.instance_id)?;
     // A second backup for the same instant is refused by the index backup_trigger even if all else failed.
-    match orders::back_up(tx, &instance, "", DESCRIPTION, Some((schedule, instant))) {
+    match orders::back_up(tx, &instance, "", DESCRIPTION, Some((schedule, instant)), &schedule.repository) {
         Ok(_) => Ok(Outcome::Begun),
         Err(Refusal::Unstable) => Ok(Outcome::Skipped(format!("the instance is {}", instance.state.display()))),
         Err(Refusal::Catalog(error)) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {

@@ -17,6 +17,9 @@ pub enum Kind {
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     pub kind: Kind,
+    /// Backups go there that name no other place.
+    #[serde(default)]
+    pub default: bool,
     /// S3: the server. Swift: the account's URL, if it is not to be that of the catalog.
     pub endpoint: Option<String>,
     pub container: Option<String>,
@@ -54,9 +57,6 @@ pub struct Settings {
     /// Requests at a time.
     #[serde(default = "defaults::connections")]
     pub connections: usize,
-    /// Size of the objects that data is put into.
-    #[serde(default = "defaults::pack_bytes")]
-    pub pack_bytes: u64,
     /// How long a server may be silent.
     #[serde(default = "defaults::timeout_s")]
     pub timeout_s: u64,
@@ -77,9 +77,6 @@ mod defaults {
     }
     pub fn connections() -> usize {
         4
-    }
-    pub fn pack_bytes() -> u64 {
-        16 << 20
     }
     pub fn timeout_s() -> u64 {
         30
@@ -138,7 +135,6 @@ impl Settings {
         }
         for (key, value, least, most) in [
             ("connections", self.connections as u64, 1, 64),
-            ("pack_bytes", self.pack_bytes, 8 << 20, 64 << 20),
             ("timeout_s", self.timeout_s, 1, 3600),
             ("patience_s", self.patience_s, 0, 86_400),
             ("upload_bytes_per_second", self.upload_bytes_per_second, 0, 1 << 40),
@@ -253,7 +249,7 @@ mod tests {
         for (text, place) in [(S3, "bucket b at https://s3.example.org"), (SWIFT, "container c at http://127.0.0.1:5000"), (DIRECTORY, "directory /mnt/usb")] {
             let settings = parse(text).unwrap();
             assert_eq!(settings.place_name(), place);
-            assert_eq!((settings.pack_bytes, settings.connections, settings.upload_bytes_per_second), (16 << 20, 4, 0));
+            assert_eq!((settings.connections, settings.upload_bytes_per_second), (4, 0));
             let again: Settings = serde_json::from_str(&serde_json::to_string(&settings).unwrap()).unwrap();
             assert_eq!(again, settings);
         }
@@ -282,7 +278,6 @@ mod tests {
             (format!("{S3}prefix = '../x'"), &["prefix", "../x"]),
             (format!("{S3}prefix = 'a//b'"), &["prefix"]),
             (format!("{S3}connections = 0"), &["connections", "from 1 to 64"]),
-            (format!("{S3}pack_bytes = 4096"), &["pack_bytes", "8388608"]),
             (format!("{S3}upload_bytes_per_second = -1"), &["upload_bytes_per_second"]),
             (format!("{S3}timeout_s = 0"), &["timeout_s"]),
         ] {

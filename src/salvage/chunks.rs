@@ -17,12 +17,17 @@ const MOST_STORED: usize = LARGEST_CHUNK + 4096;
 /// Places of chunks with one name, or rows with one id, that are tried.
 const MOST_TRIES: usize = 8;
 
+/// Bytes of an object's name.
+const LONGEST_OBJECT: usize = 1024;
+
 pub const NO_CONTENTS: &str = "the table of contents that lists it is lost";
 
 /// A table of contents.
 struct Contents {
     format: i64,
     entries: Vec<u8>,
+    /// Of a repository, in which the pack lies.
+    object: Option<String>,
 }
 
 /// A pack's row, and the pages on which it goes on.
@@ -131,7 +136,11 @@ impl<'a> Chunks<'a> {
             Encoding::Delta { base } => self.base(base)?,
             _ => Vec::new(),
         };
-        let mut found = Err("its pack is lost".to_owned());
+        let contents = self.survey.tocs.of(pack).next().and_then(|place| self.contents(place));
+        let mut found = Err(match contents.and_then(|contents| contents.object.clone()) {
+            Some(object) => format!("its pack is {object} of a repository; `cofferd repository attach` reads what lies there"),
+            None => "its pack is lost".to_owned(),
+        });
         let places: Vec<Place> = self.survey.packs.of(pack).take(MOST_TRIES).collect();
         for place in places {
             let Some(pack) = self.pack(place) else { continue };
@@ -169,7 +178,8 @@ impl<'a> Chunks<'a> {
         let loaded = Row::load(self.pages, place).and_then(|row| {
             let format = row.integer(self.pages, &self.survey.strays, 1)?;
             let entries = row.bytes(self.pages, &self.survey.strays, 4, PACK_SLOTS * ENTRY_BYTES)?;
-            Some(Rc::new(Contents { format, entries }))
+            let object = row.text(self.pages, &self.survey.strays, 6, LONGEST_OBJECT);
+            Some(Rc::new(Contents { format, entries, object }))
         });
         if self.contents.len() >= KEPT {
             self.contents.clear();

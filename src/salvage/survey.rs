@@ -29,16 +29,25 @@ impl Shape {
         let serials: Vec<u64> = row.serials().collect();
         let integer = |serial: u64| matches!(serial, 1..=6 | 8 | 9);
         let bytes = |serial: u64, multiple: u64| serial >= 12 && serial.is_multiple_of(2) && ((serial - 12) / 2).is_multiple_of(multiple);
+        // What format 4 added to tables of the store, at their ends; rows that were written before do not have it.
+        let place = |rest: &[u64]| match *rest {
+            [repository, object, staged] => integer(repository) && integer(staged) && (object == 0 || object >= 13 && object % 2 == 1),
+            _ => rest.is_empty(),
+        };
         match serials[..] {
             [0, data] if bytes(data, 1) => Some(Shape::Pack),
-            [0, format, slots, stored, entries]
-                if integer(format) && integer(slots) && integer(stored) && bytes(entries, ENTRY_BYTES as u64) =>
+            [0, format, slots, stored, entries, ref rest @ ..]
+                if integer(format) && integer(slots) && integer(stored) && bytes(entries, ENTRY_BYTES as u64) && place(rest) =>
             {
                 Some(Shape::Toc)
             }
-            [0, BYTES_32, format, chunks] if integer(format) && bytes(chunks, 8) => Some(Shape::Segment),
-            [0, BYTES_32, size, chunk_size, segments] if integer(size) && integer(chunk_size) && bytes(segments, 8) => Some(Shape::Map),
-            [0, TEXT_32, ..] if serials.len() == BACKUP.columns || serials.len() == BACKUP_1.columns => Some(Shape::Backup),
+            [0, BYTES_32, format, chunks, ref rest @ ..] if integer(format) && bytes(chunks, 8) && place(rest) => Some(Shape::Segment),
+            [0, BYTES_32, size, chunk_size, segments, ref rest @ ..]
+                if integer(size) && integer(chunk_size) && bytes(segments, 8) && rest.len() < 2 =>
+            {
+                Some(Shape::Map)
+            }
+            [0, TEXT_32, ..] if [BACKUP.columns, BACKUP_3.columns, BACKUP_1.columns].contains(&serials.len()) => Some(Shape::Backup),
             [0, TEXT_32, backup, ..] if integer(backup) => {
                 let fits = |at: &PartColumns| serials.len() == at.columns && integer(serials[at.position]);
                 (fits(&PART) || fits(&PART_1)).then_some(Shape::Part)
@@ -48,14 +57,15 @@ impl Shape {
     }
 }
 
-/// Which columns of `backup` matter. Format 1 has fewer than the later ones.
+/// Which columns of `backup` matter. Older formats have fewer.
 struct BackupColumns {
     columns: usize,
     created: usize,
     metadata: usize,
 }
 
-const BACKUP: BackupColumns = BackupColumns { columns: 20, created: 12, metadata: 19 };
+const BACKUP: BackupColumns = BackupColumns { columns: 22, created: 12, metadata: 19 };
+const BACKUP_3: BackupColumns = BackupColumns { columns: 20, ..BACKUP };
 const BACKUP_1: BackupColumns = BackupColumns { columns: 16, created: 9, metadata: 15 };
 
 /// The same of `volume_backup`.
@@ -219,7 +229,7 @@ impl Survey {
         /// Of the JSON in a backup's row.
         const MOST_METADATA: usize = 4 << 20;
         let row = Row::load(pages, place)?;
-        let at = if row.serials().count() == BACKUP.columns { BACKUP } else { BACKUP_1 };
+        let at = if row.serials().count() == BACKUP_1.columns { BACKUP_1 } else { BACKUP };
         let metadata = row.bytes(pages, &self.strays, at.metadata, MOST_METADATA).unwrap_or_default();
         let metadata: serde_json::Value = serde_json::from_slice(&metadata).unwrap_or_default();
         Some(Backup {

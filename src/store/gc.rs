@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::blob::Blob;
-use rusqlite::{MAIN_DB, Transaction, params};
+use rusqlite::{MAIN_DB, OptionalExtension, Transaction, params};
 
 use super::format::{self, Address, Entry, FORMAT_WITH_DELTAS, Hash};
 use super::slots::Pack;
 use super::toc::Stored;
+use super::upload::discard;
 use super::{Store, StoreError};
 
 /// Volume maps read in one transaction.
@@ -34,6 +35,8 @@ const SLICE: Duration = Duration::from_millis(15);
 const PACKS_AT_ONCE: usize = 64;
 /// Free pages given back in one transaction: 8 MiB.
 const PAGES_AT_ONCE: u32 = 128;
+/// A pack in a repository is brought and sent again to be compacted: at least so much of it must be dead.
+const FAR_DEAD_FRACTION: f32 = 0.5;
 
 pub struct GcOptions<'a> {
     /// A pack is rewritten when at least this part of its bytes is dead, and the file is made smaller when more than this
@@ -236,11 +239,16 @@ impl Collection<'_> {
     }
 
     fn delete_segments(&self, tx: &Transaction, ids: &[i64]) -> Result<u64, StoreError> {
+        let mut object = tx.prepare_cached("SELECT repository, object FROM segment WHERE id = ?1 AND object IS NOT NULL")?;
         let mut statement = tx.prepare_cached("DELETE FROM segment WHERE id = ?1")?;
         let mut deleted = 0;
         for id in ids {
             // Work that has just found it again holds it within its own transaction, so before this one.
             if self.store.state.lock().marks.as_ref().is_some_and(|marks| !marks.segments.contains(id)) {
+                let row = object.query_row([id], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?))).optional()?;
+                if let Some((repository, object)) = row {
+                    discard(tx, repository, &object)?;
+                }
                 deleted += statement.execute([id])? as u64;
             }
         }
@@ -268,7 +276,11 @@ impl Collection<'_> {
             all += u64::from(entry.stored);
             dead += if marked { 0 } else { u64::from(entry.stored) };
         }
-        let enough = dead > 0 && dead as f64 >= all as f64 * f64::from(self.options.dead_fraction);
+        let fraction = match &stored {
+            Some(Stored { object: Some(_), .. }) => self.options.dead_fraction.max(FAR_DEAD_FRACTION),
+            _ => self.options.dead_fraction,
+        };
+        let enough = dead > 0 && dead as f64 >= all as f64 * f64::from(fraction);
         Ok(if enough { Verdict::Compact } else { Verdict::Keep })
     }
 
@@ -288,7 +300,14 @@ impl Collection<'_> {
                 if self.take_dead(*pack, &entries).contains(&false) {
                     continue;
                 }
-                let stored: i64 = tx.query_row("SELECT ifnull((SELECT stored FROM pack_toc WHERE id = ?1), 0)", [pack], |row| row.get(0))?;
+                let row = tx
+                    .prepare_cached("SELECT stored, repository, object FROM pack_toc WHERE id = ?1")?
+                    .query_row([pack], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Option<String>>(2)?)))
+                    .optional()?;
+                let (stored, repository, object) = row.unwrap_or_default();
+                if let Some(object) = object {
+                    discard(tx, repository, &object)?;
+                }
                 tx.prepare_cached("DELETE FROM pack WHERE id = ?1")?.execute([pack])?;
                 tx.prepare_cached("DELETE FROM pack_toc WHERE id = ?1")?.execute([pack])?;
                 tx.prepare_cached("DELETE FROM verified WHERE pack = ?1")?.execute([pack])?;
@@ -310,22 +329,38 @@ impl Collection<'_> {
 
     /// Rewrites a pack without its dead chunks.
     fn compact(&self, pack: i64, report: &mut GcReport) -> Result<(), StoreError> {
+        let far = match self.store.db.read(|c| Stored::load(c, pack))? {
+            Some(stored) if stored.object.is_some() => match self.store.far_pack(&stored)? {
+                Some(data) => Some((stored.object, data)),
+                None => return Ok(()), // damaged, or out of reach for now
+            },
+            _ => None,
+        };
         let freed = self.store.db.write(|tx| {
             let stored = Stored::load(tx, pack)?;
-            let Some(toc) = stored.as_ref().and_then(Stored::toc) else { return Ok(0) };
+            let Some((toc, object)) = stored.as_ref().and_then(|stored| Some((stored.toc()?, &stored.object))) else { return Ok(0) };
             let mut entries: Vec<Entry> = toc.entries().collect();
-            let old = tx.blob_open(MAIN_DB, c"pack", c"data", pack, true)?;
+            let old = match (&far, object) {
+                (Some((brought, data)), Some(_)) if brought == object => Old::Far(data),
+                (None, None) => Old::Here(tx.blob_open(MAIN_DB, c"pack", c"data", pack, true)?),
+                _ => return Ok(0), // it has been sent meanwhile
+            };
             if entries.iter().any(|entry| entry.offset as usize + entry.stored as usize > old.len()) {
                 return Ok(0); // damaged: what is left of it stays as it is
             }
             let dead = self.take_dead(pack, &entries);
             let data = live_data(&old, &mut entries, &dead)?;
+            let write = match old {
+                Old::Here(_) => "UPDATE pack SET data = zeroblob(?2) WHERE id = ?1",
+                // It is sent again, and until then it lies here.
+                Old::Far(_) => "INSERT INTO pack (id, data) VALUES (?1, zeroblob(?2))",
+            };
             drop(old);
             let before: i64 = tx.query_row("SELECT stored FROM pack_toc WHERE id = ?1", [pack], |row| row.get(0))?;
-            tx.prepare_cached("UPDATE pack SET data = zeroblob(?2) WHERE id = ?1")?.execute(params![pack, data.len() as i64])?;
+            tx.prepare_cached(write)?.execute(params![pack, data.len() as i64])?;
             tx.blob_open(MAIN_DB, c"pack", c"data", pack, false)?.write_all_at(&data, 0)?;
             let (format, bytes) = format::entries_to_bytes(&entries);
-            tx.prepare_cached("UPDATE pack_toc SET format = ?2, stored = ?3, entries = ?4 WHERE id = ?1")?
+            tx.prepare_cached("UPDATE pack_toc SET format = ?2, stored = ?3, entries = ?4, staged = repository <> 0 WHERE id = ?1")?
                 .execute(params![pack, format, data.len() as i64, bytes])?;
             Ok::<_, StoreError>((before as u64).saturating_sub(data.len() as u64))
         })?;
@@ -397,8 +432,34 @@ enum Verdict {
     Drop,
 }
 
+/// The stored bytes of a pack before it is compacted.
+enum Old<'a> {
+    Here(Blob<'a>),
+    Far(&'a [u8]),
+}
+
+impl Old<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Old::Here(data) => data.len(),
+            Old::Far(data) => data.len(),
+        }
+    }
+
+    fn read(&self, into: &mut [u8], from: usize) -> Result<(), rusqlite::Error> {
+        match self {
+            Old::Here(data) => data.read_at_exact(into, from),
+            Old::Far(data) => {
+                into.copy_from_slice(&data[from..from + into.len()]);
+                Ok(())
+            }
+        }
+    }
+}
+
+
 /// The stored bytes of the chunks that are not dead, one after the other; their entries are set to where they lie now.
-fn live_data(old: &Blob, entries: &mut [Entry], dead: &[bool]) -> Result<Vec<u8>, StoreError> {
+fn live_data(old: &Old, entries: &mut [Entry], dead: &[bool]) -> Result<Vec<u8>, StoreError> {
     let mut data = Vec::new();
     for (entry, dead) in entries.iter_mut().zip(dead) {
         if *dead || entry.is_dead() {
@@ -407,7 +468,7 @@ fn live_data(old: &Blob, entries: &mut [Entry], dead: &[bool]) -> Result<Vec<u8>
         }
         let at = data.len();
         data.resize(at + entry.stored as usize, 0);
-        old.read_at_exact(&mut data[at..], entry.offset as usize)?;
+        old.read(&mut data[at..], entry.offset as usize)?;
         entry.offset = at as u32;
     }
     Ok(data)
@@ -429,6 +490,7 @@ mod tests {
     use super::*;
     use crate::db::Db;
     use crate::store::codec::{Base, Encoder};
+    use crate::store::Home;
     use crate::store::format::Encoding;
     use std::sync::Arc;
 
@@ -439,7 +501,7 @@ mod tests {
         let store = Store::open(db.clone()).unwrap();
         // A volume of one chunk.
         let back_up = |previous, raw: &[u8]| {
-            let ingest = store.begin(previous).unwrap();
+            let ingest = store.begin(Home::Coffer, previous).unwrap();
             let base = ingest.base(0).unwrap();
             let base = base.as_ref().map(|base| Base { address: base.address, raw: &base.raw, stored: base.stored });
             let (encoding, stored) = Encoder::new().unwrap().encode(raw, base);

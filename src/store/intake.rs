@@ -13,6 +13,7 @@ use super::neighbours::Neighbours;
 use super::previous::Previous;
 use super::read::{self, FullChunk};
 use super::state::Lease;
+use super::upload::Upload;
 use super::{Store, StoreError};
 use crate::clock;
 
@@ -25,10 +26,33 @@ const CHECKPOINT_BYTES: u64 = 4 * PACK_BYTES as u64;
 /// made from it, are dropped.
 pub struct Ingest<'a> {
     store: &'a Store,
+    home: Home<'a>,
     pub(super) lease: Lease,
     /// Chunks in packs that are not committed yet.
     pending: Mutex<HashMap<Hash, Address>>,
     bases: Bases<'a>,
+}
+
+/// Where an ingest's packs go.
+#[derive(Clone, Copy)]
+pub enum Home<'a> {
+    Coffer,
+    Repository(&'a Upload<'a>),
+}
+
+impl Home<'_> {
+    /// None: the coffer.
+    pub fn id(self) -> Option<i64> {
+        match self {
+            Home::Coffer => None,
+            Home::Repository(upload) => Some(upload.repository()),
+        }
+    }
+
+    /// As the store's tables have it.
+    fn repository(self) -> i64 {
+        self.id().unwrap_or(0)
+    }
 }
 
 /// Where to look for what a new chunk may be a delta to.
@@ -40,10 +64,14 @@ enum Bases<'a> {
 }
 
 impl<'a> Ingest<'a> {
-    pub(super) fn new(store: &'a Store, previous: Option<i64>) -> Result<Ingest<'a>, StoreError> {
-        let previous = previous.map(|map| Previous::open(store, map)).transpose()?.flatten();
+    pub(super) fn new(store: &'a Store, home: Home<'a>, previous: Option<i64>) -> Result<Ingest<'a>, StoreError> {
+        let previous = previous.map(|map| Previous::open(store, map, home.repository())).transpose()?.flatten();
         let bases = previous.map_or_else(|| Bases::Neighbours(Neighbours::new()), Bases::Previous);
-        Ok(Ingest { store, lease: Lease::new(&store.state), pending: Mutex::default(), bases })
+        Ok(Ingest { store, home, lease: Lease::new(&store.state), pending: Mutex::default(), bases })
+    }
+
+    fn entry_at(&self, address: Address) -> Result<Option<Entry>, StoreError> {
+        self.store.tocs.entry_at(&self.store.db, self.home.repository(), address)
     }
 
     /// Finds a stored chunk and holds it for the segment it is to be part of. `chunk` is its number in the volume. May be
@@ -57,7 +85,7 @@ impl<'a> Ingest<'a> {
         }
         let candidates = self.store.state.lock().index.candidates(hash);
         for address in candidates {
-            let Some(entry) = self.store.tocs.entry_at(&self.store.db, address)?.filter(|entry| entry.hash == *hash) else { continue };
+            let Some(entry) = self.entry_at(address)?.filter(|entry| entry.hash == *hash) else { continue };
             if self.hold(segment, &entry, address)? {
                 if let Bases::Neighbours(neighbours) = &self.bases {
                     neighbours.note(chunk, address);
@@ -76,7 +104,7 @@ impl<'a> Ingest<'a> {
         if address.is_zero() {
             return Ok(Some(Same::Zero));
         }
-        let entry = self.store.tocs.entry_at(&self.store.db, address)?;
+        let entry = self.entry_at(address)?;
         let Some(entry) = entry.filter(|entry| entry.hash == hash) else { return Ok(None) };
         let held = self.hold(chunk / SEGMENT_CHUNKS as u64, &entry, address)?;
         Ok(held.then_some(Same::Chunk(entry.hash, address)))
@@ -91,7 +119,7 @@ impl<'a> Ingest<'a> {
                 return Ok(false);
             }
             // A base that was found damaged is no longer in the index, and then its deltas are no good either.
-            let Some(entry) = self.store.tocs.entry_at(&self.store.db, base)? else { return Ok(false) };
+            let Some(entry) = self.entry_at(base)? else { return Ok(false) };
             needed.push((entry.hash, base));
         }
         Ok(self.lease.hold_if_indexed(segment, &needed))
@@ -100,16 +128,20 @@ impl<'a> Ingest<'a> {
     /// A stored chunk that a new one may be stored as a delta to: what the volume's previous version has in its place, or else
     /// what lies beside the chunks that were found. It is held like one that was found.
     pub fn base(&self, chunk: u64) -> Result<Option<FullChunk>, StoreError> {
+        // To be compared with, the base would have to be downloaded, which mostly costs as much as the delta saves.
+        if let Home::Repository(_) = self.home {
+            return Ok(None);
+        }
         let address = match &self.bases {
             Bases::Previous(previous) => previous.place(chunk)?.map(|(_, address)| address).filter(|address| !address.is_zero()),
             Bases::Neighbours(neighbours) => neighbours.guess(chunk),
         };
         let Some(address) = address else { return Ok(None) };
-        let Some(entry) = self.store.tocs.entry_at(&self.store.db, address)? else { return Ok(None) };
+        let Some(entry) = self.entry_at(address)? else { return Ok(None) };
         // Only what is stored whole can be a base: that of a delta takes the delta's place.
         let (address, entry) = match entry.base() {
             None => (address, Some(entry)),
-            Some(base) => (base, self.store.tocs.entry_at(&self.store.db, base)?),
+            Some(base) => (base, self.entry_at(base)?),
         };
         // One that was found damaged is not in the index.
         match entry {
@@ -149,7 +181,7 @@ impl<'a> Ingest<'a> {
 
     /// Ends the work with what [`Writer::finish`] returned, keeping the lease.
     pub fn seal(self, finished: Finished) -> Sealed {
-        Sealed { finished, _lease: self.lease }
+        Sealed { finished, repository: self.home.repository(), _lease: self.lease }
     }
 }
 
@@ -163,6 +195,7 @@ pub enum Same {
 /// [`Sealed::commit`] was part of has been committed, or garbage collection may take its chunks.
 pub struct Sealed {
     finished: Finished,
+    repository: i64,
     _lease: Lease,
 }
 
@@ -180,11 +213,12 @@ impl Sealed {
     /// Inserts the volume map within the caller's transaction and returns its id.
     pub fn commit(&self, tx: &Transaction) -> Result<i64, StoreError> {
         let map = &self.finished;
-        tx.prepare_cached("INSERT INTO volume_map (hash, size, chunk_size, segments) VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        tx.prepare_cached("INSERT INTO volume_map (hash, size, chunk_size, segments, repository) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
             map.hash,
             map.size as i64,
             CHUNK_SIZE,
-            format::segments_to_bytes(&map.segments)
+            format::segments_to_bytes(&map.segments),
+            self.repository
         ])?;
         Ok(tx.last_insert_rowid())
     }
@@ -219,6 +253,8 @@ pub struct Writer<'a> {
 
 pub(super) struct PackDraft {
     id: i64,
+    /// Where it is to lie: 0 in the coffer.
+    repository: i64,
     /// The stored bytes of its chunks; they are first put together by SQLite.
     data: Vec<Vec<u8>>,
     entries: Vec<Entry>,
@@ -255,7 +291,7 @@ impl<'a> Writer<'a> {
         }
         let pack = match &mut self.pack {
             Some(pack) => pack,
-            none => none.insert(PackDraft::new(self.ingest.store)?),
+            none => none.insert(PackDraft::new(self.ingest.store, self.ingest.home.repository())?),
         };
         let bytes = stored.len() as u64;
         let address = pack.push(hash, raw, encoding, stored);
@@ -335,7 +371,7 @@ impl<'a> Writer<'a> {
             }
             let waiting = self.map[self.committed..].iter_mut().filter(|(hash, _)| *hash != ZERO_HASH);
             for ((hash, id), addresses) in waiting.zip(&self.segments) {
-                *id = store_segment(tx, hash, addresses)?;
+                *id = store_segment(tx, ingest.home.repository(), hash, addresses)?;
                 // Within the transaction, because a collection deletes segments within its own.
                 ingest.lease.hold_segments([*id]);
             }
@@ -344,7 +380,7 @@ impl<'a> Writer<'a> {
         self.committed = self.map.len();
         self.segments.clear();
         if let Some(pack) = self.pack.take() {
-            self.publish(pack);
+            self.publish(pack)?;
         }
         ingest.lease.release_chunks_before(self.segment_number());
         if self.waiting >= CHECKPOINT_BYTES {
@@ -355,23 +391,27 @@ impl<'a> Writer<'a> {
     }
 
     /// Lets everybody find the chunks of a pack that was just committed.
-    fn publish(&mut self, pack: PackDraft) {
+    fn publish(&mut self, pack: PackDraft) -> Result<(), StoreError> {
         pack.announce(self.ingest.store);
         // Only now: at every moment a chunk is to be found in the one or the other.
         self.ingest.pending().clear();
         self.waiting += pack.len as u64;
+        match self.ingest.home {
+            Home::Coffer => Ok(()),
+            Home::Repository(upload) => upload.offer(),
+        }
     }
 }
 
 impl PackDraft {
-    pub fn new(store: &Store) -> Result<PackDraft, StoreError> {
+    pub fn new(store: &Store, repository: i64) -> Result<PackDraft, StoreError> {
         let mut state = store.state.lock();
         let id = state.next_pack;
         if id >= MAX_PACKS {
             return Err(StoreError::TooManyPacks);
         }
         state.next_pack += 1;
-        Ok(PackDraft { id, data: Vec::new(), entries: Vec::new(), len: 0 })
+        Ok(PackDraft { id, repository, data: Vec::new(), entries: Vec::new(), len: 0 })
     }
 
     /// Adds a chunk and tells where it will lie.
@@ -396,13 +436,8 @@ impl PackDraft {
         }
         drop(data);
         let (format, entries) = format::entries_to_bytes(&self.entries);
-        tx.prepare_cached("INSERT INTO pack_toc (id, format, slots, stored, entries) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
-            self.id,
-            format,
-            self.entries.len() as i64,
-            self.len as i64,
-            entries
-        ])?;
+        tx.prepare_cached("INSERT INTO pack_toc (id, format, slots, stored, entries, repository, staged) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6 <> 0)")?
+            .execute(params![self.id, format, self.entries.len() as i64, self.len as i64, entries, self.repository])?;
         tx.prepare_cached("INSERT OR REPLACE INTO verified (pack, at) VALUES (?1, ?2)")?.execute([self.id, clock::now_ms()])?;
         Ok(())
     }
@@ -420,20 +455,22 @@ impl PackDraft {
 
 /// Finds the segment of this name or inserts it. A segment that is there but lists other places of the same chunks is set
 /// to ours, which were looked at just now: a damaged chunk that was stored anew is repaired in older backups too.
-fn store_segment(tx: &Transaction, hash: &Hash, addresses: &[Address]) -> Result<i64, StoreError> {
+fn store_segment(tx: &Transaction, repository: i64, hash: &Hash, addresses: &[Address]) -> Result<i64, StoreError> {
     let ours = format::addresses_to_bytes(addresses);
     let found = tx
-        .prepare_cached("SELECT id, format = ?2 AND chunks = ?3 FROM segment WHERE hash = ?1")?
-        .query_row(params![hash, FORMAT, ours], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?)))
+        .prepare_cached("SELECT id, format = ?2 AND chunks = ?3 FROM segment WHERE hash = ?1 AND repository = ?4")?
+        .query_row(params![hash, FORMAT, ours, repository], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?)))
         .optional()?;
     match found {
         Some((id, true)) => Ok(id),
         Some((id, false)) => {
-            tx.prepare_cached("UPDATE segment SET format = ?2, chunks = ?3 WHERE id = ?1")?.execute(params![id, FORMAT, ours])?;
+            tx.prepare_cached("UPDATE segment SET format = ?2, chunks = ?3, staged = repository <> 0 WHERE id = ?1")?
+                .execute(params![id, FORMAT, ours])?;
             Ok(id)
         }
         None => {
-            tx.prepare_cached("INSERT INTO segment (hash, format, chunks) VALUES (?1, ?2, ?3)")?.execute(params![hash, FORMAT, ours])?;
+            tx.prepare_cached("INSERT INTO segment (hash, format, chunks, repository, staged) VALUES (?1, ?2, ?3, ?4, ?4 <> 0)")?
+                .execute(params![hash, FORMAT, ours, repository])?;
             Ok(tx.last_insert_rowid())
         }
     }

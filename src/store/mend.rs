@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, Transaction};
 
 use super::codec::Encoder;
 use super::format::{self, Address, FORMAT, FORMAT_WITH_DELTAS, SEGMENT_CHUNKS};
-use super::intake::{Ingest, PackDraft};
+use super::intake::{Home, Ingest, PackDraft};
 use super::read;
 use super::scrub::Bad;
 use super::toc::Stored;
@@ -147,7 +147,7 @@ impl Store {
     /// Begins to store damaged chunks anew.
     pub fn mender(&self) -> Result<Mender<'_>, StoreError> {
         let encoder = Encoder::new().map_err(StoreError::Codec)?;
-        Ok(Mender { store: self, ingest: self.begin(None)?, encoder, pack: None, moved: HashMap::new() })
+        Ok(Mender { store: self, ingest: self.begin(Home::Coffer, None)?, encoder, pack: None, moved: HashMap::new() })
     }
 }
 
@@ -185,7 +185,7 @@ impl Mender<'_> {
         }
         let pack = match &mut self.pack {
             Some(pack) => pack,
-            none => none.insert(PackDraft::new(self.store)?),
+            none => none.insert(PackDraft::new(self.store, 0)?),
         };
         let (encoding, stored) = self.encoder.encode(raw, None);
         let address = pack.push(bad.hash, raw.len() as u32, encoding, stored);

@@ -7,8 +7,10 @@
 //!
 //! [`Store::begin`] takes a volume in, [`read`] gives it back, [`Store::gc`] removes what no map refers to.
 
+mod adopt;
 mod check;
 pub mod codec;
+mod fence;
 pub mod format;
 #[cfg(fuzzing)]
 pub mod fuzz;
@@ -18,12 +20,16 @@ mod inspect;
 mod intake;
 mod mend;
 mod neighbours;
+mod object;
 mod previous;
 pub mod read;
+mod remote;
 mod scrub;
 mod slots;
 mod state;
 mod toc;
+mod trash;
+mod upload;
 mod usage;
 
 use std::sync::Arc;
@@ -32,11 +38,15 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 
 use crate::db::Db;
 pub use check::{MapReport, report};
+pub use adopt::Adopted;
+pub use fence::Mark;
 pub use gc::{GcOptions, GcReport};
-pub use intake::{Finished, Ingest, Same, Sealed, Writer};
+pub use intake::{Finished, Home, Ingest, Same, Sealed, Writer};
 pub use mend::{Concern, Place};
 pub use read::{Corrupt, LARGEST_CHUNK};
+pub use remote::{Remote, Remotes};
 pub use scrub::Bad;
+pub use upload::Upload;
 pub use usage::{Claim, Size, Usage};
 
 use format::{Address, Toc};
@@ -53,6 +63,9 @@ pub enum StoreError {
     Damaged(String),
     #[error("the coffer holds the largest number of packs its format allows")]
     TooManyPacks,
+    /// A repository, and what is the matter with it.
+    #[error("repository {0}: {1}")]
+    Repository(String, String),
     #[error("cancelled")]
     Cancelled,
     #[error("cannot set up compression: {0}")]
@@ -95,6 +108,7 @@ pub struct Store {
     state: Shared,
     tocs: toc::Cache,
     collecting: std::sync::Mutex<()>,
+    pub remotes: Remotes,
 }
 
 /// Sizes of the store, for people and for monitoring.
@@ -120,19 +134,24 @@ impl Store {
     /// chunks. Tables that cannot be understood are left out; restores that need them will say so.
     pub fn open(db: Arc<Db>) -> Result<Store, StoreError> {
         let state = db.read(load)?;
-        Ok(Store { db, state: Shared::new(state), tocs: toc::Cache::new(), collecting: std::sync::Mutex::new(()) })
+        Ok(Store { db, state: Shared::new(state), tocs: toc::Cache::new(), collecting: std::sync::Mutex::new(()), remotes: Remotes::default() })
     }
 
-    /// Begins to take a volume in. `previous`: the map of an earlier version of it, to which what has changed is stored as
+    /// Begins to take a volume in, to be stored at `home`. `previous`: the map of an earlier version of it, to which what has changed is stored as
     /// deltas; it makes no difference to what can be read back.
-    pub fn begin(&self, previous: Option<i64>) -> Result<Ingest<'_>, StoreError> {
-        Ingest::new(self, previous)
+    pub fn begin<'a>(&'a self, home: Home<'a>, previous: Option<i64>) -> Result<Ingest<'a>, StoreError> {
+        Ingest::new(self, home, previous)
     }
 
     /// Removes a volume map within the caller's transaction. The space of what only it referred to comes back by [`Store::gc`].
     pub fn delete_map(tx: &Transaction, map_id: i64) -> Result<(), StoreError> {
         tx.prepare_cached("DELETE FROM volume_map WHERE id = ?1")?.execute([map_id])?;
         Ok(())
+    }
+
+    /// Nothing needs this object of a repository any more: it is removed by [`Store::empty_trash`].
+    pub fn discard(tx: &Transaction, repository: i64, object: &str) -> rusqlite::Result<()> {
+        upload::discard(tx, repository, object).map(|_| ())
     }
 
     /// A stored volume by the hash that names its content: its map and its size in bytes.
@@ -146,6 +165,12 @@ impl Store {
     /// The hash that names a stored volume's content.
     pub fn map_hash(connection: &Connection, map_id: i64) -> rusqlite::Result<Option<Vec<u8>>> {
         connection.prepare_cached("SELECT hash FROM volume_map WHERE id = ?1")?.query_row([map_id], |row| row.get(0)).optional()
+    }
+
+    /// The names of segments; None for 0, which is one of zeros.
+    pub fn segment_names(connection: &Connection, ids: &[i64]) -> rusqlite::Result<Vec<Option<format::Hash>>> {
+        let mut statement = connection.prepare_cached("SELECT hash FROM segment WHERE id = ?1")?;
+        ids.iter().map(|id| if *id == 0 { Ok(None) } else { statement.query_row([id], |row| row.get(0)).map(Some) }).collect()
     }
 
     pub fn stats(&self) -> Result<StoreStats, StoreError> {

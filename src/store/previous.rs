@@ -19,14 +19,14 @@ pub(super) struct Previous<'a> {
 }
 
 impl<'a> Previous<'a> {
-    /// None if there is no such map (any more), if it has chunks of another size, or if it is damaged.
-    pub fn open(store: &'a Store, map: i64) -> Result<Option<Previous<'a>>, StoreError> {
+    /// None if there is no such map (any more), if it has chunks of another size or lies elsewhere, or if it is damaged.
+    pub fn open(store: &'a Store, map: i64, repository: i64) -> Result<Option<Previous<'a>>, StoreError> {
         let map = match MapReader::open(store, map) {
             Ok(map) => map,
             Err(ReadError::Corrupt(_) | ReadError::Store(StoreError::NoSuchMap(_))) => return Ok(None),
             Err(ReadError::Store(e)) => return Err(e),
         };
-        let fit = map.chunk_size() == CHUNK_SIZE as usize && map.check_top()?.is_empty();
+        let fit = map.chunk_size() == CHUNK_SIZE as usize && map.repository() == repository && map.check_top()?.is_empty();
         Ok(fit.then(|| Previous { map, recent: Mutex::default() }))
     }
 

@@ -69,6 +69,7 @@ pub struct MapReader<'a> {
     chunk_size: usize,
     hash: Vec<u8>,
     segments: Vec<i64>,
+    repository: i64,
     _lease: Lease,
 }
 
@@ -108,13 +109,14 @@ struct Tools<B> {
 impl<'a> MapReader<'a> {
     pub fn open(store: &'a Store, map_id: i64) -> Result<MapReader<'a>, ReadError> {
         let row = store.db.read(|c| {
-            c.prepare_cached("SELECT hash, size, chunk_size, segments FROM volume_map WHERE id = ?1")?
+            c.prepare_cached("SELECT hash, size, chunk_size, segments, repository FROM volume_map WHERE id = ?1")?
                 .query_row([map_id], |row| {
-                    Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)?, row.get::<_, Vec<u8>>(3)?))
+                    let size = row.get::<_, i64>(1)? as u64;
+                    Ok((row.get::<_, Vec<u8>>(0)?, size, row.get::<_, i64>(2)?, row.get::<_, Vec<u8>>(3)?, row.get::<_, i64>(4)?))
                 })
                 .optional()
         })?;
-        let (hash, size, chunk_size, segments) = row.ok_or(StoreError::NoSuchMap(map_id))?;
+        let (hash, size, chunk_size, segments, repository) = row.ok_or(StoreError::NoSuchMap(map_id))?;
         let damaged = |reason: &str| ReadError::Corrupt(Corrupt { offset: 0, length: size, reason: reason.to_string() });
         let chunk_size = usize::try_from(chunk_size)
             .ok()
@@ -129,7 +131,7 @@ impl<'a> MapReader<'a> {
         if !store.db.read(|c| c.prepare_cached("SELECT 1 FROM volume_map WHERE id = ?1")?.exists([map_id]))? {
             return Err(StoreError::NoSuchMap(map_id).into());
         }
-        Ok(MapReader { store, size, chunk_size, hash, segments, _lease: lease })
+        Ok(MapReader { store, size, chunk_size, hash, segments, repository, _lease: lease })
     }
 
     /// Bytes of the volume.
@@ -140,6 +142,11 @@ impl<'a> MapReader<'a> {
     /// Chunks of the volume.
     pub fn chunks(&self) -> u64 {
         self.size.div_ceil(self.chunk_size as u64)
+    }
+
+    /// Where its bytes lie: 0 in the coffer.
+    pub fn repository(&self) -> i64 {
+        self.repository
     }
 
     pub(super) fn chunk_size(&self) -> usize {
@@ -396,14 +403,19 @@ impl<'a> MapReader<'a> {
             .collect();
         wanted.sort_unstable_by_key(|wanted| wanted.address);
         tools.stored.clear();
-        let Some((found, bases)) = self.store.db.read(|c| fetch(c, &wanted, &mut tools.stored, &mut faults))? else {
+        let Some(fetched) = self.store.db.read(|c| fetch(c, &wanted, &mut tools.stored, &mut faults))? else {
             let half = chunks.start + chunks.len() / 2;
             let mut faults = self.fill(plan, &(chunks.start..half), at, tools)?;
             faults.extend(self.fill(plan, &(half..chunks.end), at + half - chunks.start, tools)?);
             return Ok(faults);
         };
+        let Fetched { found, bases, far } = fetched;
+        self.store.bring(&far, &mut tools.stored, &mut faults)?;
         let mut bases = bases.into_iter().map(|base| (base.place, base)).collect::<HashMap<_, _>>();
         for piece in found {
+            if faults[piece.place].is_some() {
+                continue;
+            }
             let raw = &mut tools.raw[(at + piece.place) * self.chunk_size..][..piece.raw];
             tools.base.clear();
             if let Encoding::Delta { .. } = piece.encoding {
@@ -447,8 +459,10 @@ pub struct FullChunk {
 pub(super) fn full_chunk(store: &Store, address: Address, hash: &Hash) -> Result<Option<FullChunk>, StoreError> {
     let (mut stored, mut faults) = (Vec::new(), [None]);
     let wanted = [Wanted { place: 0, address, what: What::Base }];
-    let found = store.db.read(|c| fetch_packs(c, &wanted, &mut stored, &mut faults))?;
-    let Some(piece) = found.into_iter().flatten().next().filter(|piece| piece.hash == *hash) else { return Ok(None) };
+    let Fetched { found, far, .. } = store.db.read(|c| fetch(c, &wanted, &mut stored, &mut faults))?.unwrap_or_default();
+    store.bring(&far, &mut stored, &mut faults)?;
+    let found = found.into_iter().next().filter(|piece| piece.hash == *hash && faults[0].is_none());
+    let Some(piece) = found else { return Ok(None) };
     let mut raw = vec![0; piece.raw];
     let mut decoder = Decoder::new().map_err(StoreError::Codec)?;
     match piece.decode(&mut decoder, &stored, &[], &mut raw) {
@@ -464,12 +478,13 @@ pub(super) fn full_chunk(store: &Store, address: Address, hash: &Hash) -> Result
 pub(super) fn is_whole(store: &Store, address: Address, hash: &Hash) -> Result<bool, StoreError> {
     let (mut stored, mut faults) = (Vec::new(), [None]);
     let mut decoder = Decoder::new().map_err(StoreError::Codec)?;
-    let (found, bases) = store.db.read(|c| {
+    let Fetched { found, bases, far } = store.db.read(|c| {
         let raw = Stored::load(c, address.pack())?.and_then(|stored| Some(stored.toc()?.entry(address.slot())?.raw as usize));
         let raw = raw.unwrap_or_default().min(LARGEST_CHUNK);
         let wanted = [Wanted { place: 0, address, what: What::Chunk { hash: *hash, raw } }];
         Ok::<_, StoreError>(fetch(c, &wanted, &mut stored, &mut faults)?.unwrap_or_default())
     })?;
+    store.bring(&far, &mut stored, &mut faults)?;
     let mut decode = |piece: &Found, base: &[u8]| {
         let mut raw = vec![0; piece.raw];
         piece.decode(&mut decoder, &stored, base, &mut raw).ok().map(|()| raw)
@@ -519,8 +534,28 @@ impl Found {
     }
 }
 
-/// Chunks, and the bases of deltas among them.
-pub(super) type Fetched = (Vec<Found>, Vec<Found>);
+/// What [`fetch`] has read.
+#[derive(Default)]
+pub(super) struct Fetched {
+    pub found: Vec<Found>,
+    /// The bases of deltas among them.
+    pub bases: Vec<Found>,
+    /// What is still to be brought before any of it is decoded: see [`Store::bring`].
+    pub far: Vec<Far>,
+}
+
+/// Ranges of a pack that lies in an object, and where in the bytes read they belong.
+pub(super) struct Far {
+    pub repository: i64,
+    pub pack: i64,
+    pub object: String,
+    pub slots: usize,
+    /// Bytes of the pack.
+    pub length: u64,
+    pub runs: Vec<Run>,
+    /// The chunks concerned, by their numbers in the window.
+    pub places: Vec<usize>,
+}
 
 /// Reads the stored bytes of chunks, given by ascending address, and those of the bases of deltas among them. What cannot be
 /// read gets a fault. None: all that is more than is read at once, so fewer are to be asked for; one never is.
@@ -530,7 +565,8 @@ pub(super) fn fetch(
     stored: &mut Vec<u8>,
     faults: &mut [Option<String>],
 ) -> Result<Option<Fetched>, StoreError> {
-    let Some(found) = fetch_packs(c, wanted, stored, faults)? else { return Ok(None) };
+    let mut far = Vec::new();
+    let Some(found) = fetch_packs(c, wanted, stored, faults, &mut far)? else { return Ok(None) };
     let mut bases: Vec<Wanted> = found
         .iter()
         .filter_map(|piece| match piece.encoding {
@@ -539,7 +575,7 @@ pub(super) fn fetch(
         })
         .collect();
     bases.sort_unstable_by_key(|base| base.address);
-    Ok(fetch_packs(c, &bases, stored, faults)?.map(|bases| (found, bases)))
+    Ok(fetch_packs(c, &bases, stored, faults, &mut far)?.map(|bases| Fetched { found, bases, far }))
 }
 
 /// Reads the stored bytes of chunks, given by ascending address, in as few reads as possible.
@@ -548,12 +584,14 @@ fn fetch_packs(
     wanted: &[Wanted],
     stored: &mut Vec<u8>,
     faults: &mut [Option<String>],
+    far: &mut Vec<Far>,
 ) -> Result<Option<Vec<Found>>, StoreError> {
     let mut found = Vec::with_capacity(wanted.len());
     for group in wanted.chunk_by(|a, b| a.address.pack() == b.address.pack()) {
         match fetch_pack(c, group, stored, faults, &mut found) {
-            Ok(true) => {}
-            Ok(false) => return Ok(None),
+            Ok(Reading::Here) => {}
+            Ok(Reading::Far(there)) => far.push(there),
+            Ok(Reading::TooMuch) => return Ok(None),
             Err(e) => {
                 let reason = damage(e)?;
                 found.retain(|piece: &Found| !group.iter().any(|wanted| wanted.place == piece.place));
@@ -564,28 +602,45 @@ fn fetch_packs(
     Ok(Some(found))
 }
 
-/// False: that is too much at once.
+/// How [`fetch_pack`] ended.
+enum Reading {
+    /// All is read, or has a fault.
+    Here,
+    /// The pack lies in an object: there is room for what is wanted, and it is to be brought.
+    Far(Far),
+    /// That is more than is read at once.
+    TooMuch,
+}
+
+/// Reads what is wanted of one pack.
 fn fetch_pack(
     c: &Connection,
     group: &[Wanted],
     stored: &mut Vec<u8>,
     faults: &mut [Option<String>],
     found: &mut Vec<Found>,
-) -> Result<bool, rusqlite::Error> {
+) -> Result<Reading, rusqlite::Error> {
     let pack = group[0].address.pack();
     let Some(toc) = Stored::load(c, pack)? else {
         group.iter().for_each(|wanted| faults[wanted.place] = Some(format!("pack {pack} has no table of contents")));
-        return Ok(true);
+        return Ok(Reading::Here);
     };
-    let Some(data) = open_pack(c, pack)? else {
-        group.iter().for_each(|wanted| faults[wanted.place] = Some(format!("pack {pack} is missing")));
-        return Ok(true);
+    let data = if toc.object.is_some() { None } else { open_pack(c, pack)? };
+    let length = match (&data, &toc.object) {
+        (Some(data), _) => data.len(),
+        (None, Some(_)) => toc.stored as usize,
+        (None, None) => {
+            group.iter().for_each(|wanted| faults[wanted.place] = Some(format!("pack {pack} is missing")));
+            return Ok(Reading::Here);
+        }
     };
-    let mut run = Run { from: 0, to: 0, at: stored.len() };
+    let mut runs: Vec<Run> = Vec::new();
+    let mut places = Vec::new();
+    let mut end = stored.len();
     let mut before: Option<(Address, Range<usize>)> = None;
     for wanted in group {
         let entry = toc.toc().and_then(|toc| toc.entry(wanted.address.slot()));
-        let (entry, encoding) = match plausible(entry, wanted, data.len()) {
+        let (entry, encoding) = match plausible(entry, wanted, length) {
             Ok(entry) => entry,
             Err(reason) => {
                 faults[wanted.place] = Some(reason);
@@ -596,39 +651,46 @@ fn fetch_pack(
             Some((address, place)) if *address == wanted.address => place.clone(),
             _ => {
                 let (from, to) = (entry.offset as usize, (entry.offset + entry.stored) as usize);
-                if from != run.to {
-                    if run.at + (run.to - run.from) + entry.stored as usize > MOST_AT_ONCE {
-                        return Ok(false);
-                    }
-                    run.read(&data, stored)?;
-                    run = Run { from, to: from, at: stored.len() };
+                match runs.last_mut() {
+                    Some(run) if run.to == from => run.to = to,
+                    _ => runs.push(Run { from, to, at: end }),
                 }
-                run.to = to;
-                run.at + (from - run.from)..run.at + (to - run.from)
+                let at = end;
+                end += to - from;
+                at..end
             }
         };
         before = Some((wanted.address, place.clone()));
         let (place_in_window, address) = (wanted.place, wanted.address);
+        places.push(place_in_window);
         found.push(Found { place: place_in_window, address, hash: entry.hash, encoding, raw: entry.raw as usize, stored: place });
     }
-    if run.at + (run.to - run.from) > MOST_AT_ONCE {
-        return Ok(false);
+    if end > MOST_AT_ONCE {
+        return Ok(Reading::TooMuch);
     }
-    run.read(&data, stored)?;
-    Ok(true)
+    stored.resize(end, 0);
+    if let Some(data) = data {
+        runs.iter().try_for_each(|run| data.read_at_exact(&mut stored[run.place()], run.from))?;
+        return Ok(Reading::Here);
+    }
+    let slots = toc.toc().map_or(0, |toc| toc.slots());
+    Ok(match toc.object {
+        Some(object) => Reading::Far(Far { repository: toc.repository, pack, object, slots, length: toc.stored, runs, places }),
+        None => Reading::Here,
+    })
 }
 
 /// A range of a pack that is read at once, and where it goes.
-struct Run {
-    from: usize,
-    to: usize,
+pub(super) struct Run {
+    pub from: usize,
+    pub to: usize,
     at: usize,
 }
 
 impl Run {
-    fn read(&self, data: &Blob, stored: &mut Vec<u8>) -> Result<(), rusqlite::Error> {
-        stored.resize(self.at + (self.to - self.from), 0);
-        data.read_at_exact(&mut stored[self.at..], self.from)
+    /// Where it goes.
+    pub fn place(&self) -> Range<usize> {
+        self.at..self.at + (self.to - self.from)
     }
 }
 
@@ -662,7 +724,7 @@ fn open_pack(c: &Connection, pack: i64) -> Result<Option<Blob<'_>>, rusqlite::Er
 }
 
 /// The names of chunks by their packs' tables of contents; zeros for what cannot be found.
-fn names(c: &Connection, addresses: &[Address]) -> Result<Vec<Hash>, rusqlite::Error> {
+pub(super) fn names(c: &Connection, addresses: &[Address]) -> Result<Vec<Hash>, rusqlite::Error> {
     let mut order: Vec<usize> = (0..addresses.len()).filter(|at| !addresses[*at].is_zero()).collect();
     order.sort_unstable_by_key(|at| addresses[*at]);
     let mut names = vec![ZERO_HASH; addresses.len()];
@@ -729,12 +791,12 @@ mod tests {
             for (id, data, entries) in [(1, &base, &vec![of_base; chunks]), (2, &data, &entries)] {
                 let (format, list) = format::entries_to_bytes(entries);
                 tx.execute("INSERT INTO pack VALUES (?, ?)", (id, data))?;
-                tx.execute("INSERT INTO pack_toc VALUES (?, ?, ?, ?, ?)", (id, format, chunks as i64, data.len() as i64, list))?;
+                tx.execute("INSERT INTO pack_toc VALUES (?, ?, ?, ?, ?, 0, NULL, 0)", (id, format, chunks as i64, data.len() as i64, list))?;
                 tx.execute("INSERT INTO verified VALUES (?, 0)", [id])?;
             }
-            tx.execute("INSERT INTO segment VALUES (1, ?, 1, ?)", (&name[..], format::addresses_to_bytes(&addresses)))?;
+            tx.execute("INSERT INTO segment VALUES (1, ?, 1, ?, 0, NULL, 0)", (&name[..], format::addresses_to_bytes(&addresses)))?;
             let segments = format::segments_to_bytes(&[1]);
-            tx.execute("INSERT INTO volume_map VALUES (1, ?, ?, 4096, ?)", (&hash[..], volume.len() as i64, segments))
+            tx.execute("INSERT INTO volume_map VALUES (1, ?, ?, 4096, ?, 0)", (&hash[..], volume.len() as i64, segments))
         })
         .unwrap();
         volume
@@ -748,7 +810,7 @@ mod tests {
         let wanted: Vec<Wanted> =
             (0..20).map(|slot| Wanted { place: slot, address: Address::new(1, slot), what: What::Base }).collect();
         let mut stored = Vec::new();
-        assert!(db.read(|c| fetch_packs(c, &wanted, &mut stored, &mut [const { None }; 20])).unwrap().is_none());
+        assert!(db.read(|c| fetch_packs(c, &wanted, &mut stored, &mut [const { None }; 20], &mut Vec::new())).unwrap().is_none());
         assert!(stored.len() <= MOST_AT_ONCE, "{}", stored.len());
 
         let store = Store::open(db.clone()).unwrap();

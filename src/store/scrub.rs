@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::codec::Decoder;
 use super::format::{Address, Encoding, Entry, Hash, PACK_BYTES, PACK_SLOTS, ZERO_HASH};
-use super::read::{self, Found, LARGEST_CHUNK, Wanted, What};
+use super::read::{self, Fetched, LARGEST_CHUNK, Wanted, What};
 use super::toc::Stored;
 use super::{Store, StoreError};
 
@@ -45,8 +45,7 @@ enum Look {
 /// Some consecutive slots of a pack with their stored bytes, and those of the bases of deltas among them.
 struct Slots {
     entries: Vec<(usize, Entry)>,
-    found: Vec<Found>,
-    bases: Vec<Found>,
+    fetched: Fetched,
     /// By place in `entries`: why they could not be read.
     faults: Vec<Option<String>>,
 }
@@ -136,7 +135,7 @@ impl Store {
 
     /// Reads slots from this one on, until they have about so many bytes, at least one.
     fn look(&self, pack: i64, first: usize, bytes: usize, stored: &mut Vec<u8>) -> Result<Look, StoreError> {
-        self.db.read(|c| {
+        let mut look = self.db.read(|c| {
             let toc = match Stored::load(c, pack) {
                 Ok(Some(toc)) => toc,
                 Ok(None) if is_known(c, pack)? => return Ok(Look::Unreadable(format!("pack {pack} has no table of contents"))),
@@ -167,11 +166,15 @@ impl Store {
                     })
                     .collect();
                 match read::fetch(c, &wanted, stored, &mut faults)? {
-                    Some((found, bases)) => return Ok(Look::Slots(Slots { entries, found, bases, faults })),
+                    Some(fetched) => return Ok(Look::Slots(Slots { entries, fetched, faults })),
                     None => entries.truncate(entries.len() / 2),
                 }
             }
-        })
+        })?;
+        if let Look::Slots(slots) = &mut look {
+            self.bring(&slots.fetched.far, stored, &mut slots.faults)?;
+        }
+        Ok(look)
     }
 }
 
@@ -179,11 +182,14 @@ impl Slots {
     /// Decodes the chunks and compares them with their names. Returns what is damaged, bases among it.
     fn verify(mut self, pack: i64, tools: &mut Tools) -> Vec<Bad> {
         let mut bad = Vec::new();
-        for piece in &self.found {
+        for piece in &self.fetched.found {
+            if self.faults[piece.place].is_some() {
+                continue;
+            }
             tools.base.clear();
             if let Encoding::Delta { .. } = piece.encoding {
                 // If it could not be read, the fault is noted already.
-                let Some(base) = self.bases.iter().find(|base| base.place == piece.place) else { continue };
+                let Some(base) = self.fetched.bases.iter().find(|base| base.place == piece.place) else { continue };
                 tools.base.resize(base.raw, 0);
                 if let Err(reason) = base.decode(&mut tools.decoder, &tools.stored, &[], &mut tools.base) {
                     self.faults[piece.place] = Some(read::damaged_base(&reason));

@@ -17,14 +17,23 @@ const KEPT_BYTES: usize = 4 << 20;
 pub(super) struct Stored {
     format: i64,
     entries: Vec<u8>,
+    /// Where the pack lies: 0 in the coffer.
+    pub repository: i64,
+    /// Bytes of the pack.
+    pub stored: u64,
+    /// The object that it is, if it is not in the coffer.
+    pub object: Option<String>,
 }
 
 impl Stored {
     /// None if the pack does not exist.
     pub fn load(connection: &Connection, pack: i64) -> Result<Option<Stored>, rusqlite::Error> {
         connection
-            .prepare_cached("SELECT format, entries FROM pack_toc WHERE id = ?1")?
-            .query_row([pack], |row| Ok(Stored { format: row.get(0)?, entries: row.get(1)? }))
+            .prepare_cached("SELECT format, entries, repository, stored, iif(staged, NULL, object) FROM pack_toc WHERE id = ?1")?
+            .query_row([pack], |row| {
+                let stored = row.get::<_, i64>(3)? as u64;
+                Ok(Stored { format: row.get(0)?, entries: row.get(1)?, repository: row.get(2)?, stored, object: row.get(4)? })
+            })
             .optional()
     }
 
@@ -55,9 +64,9 @@ impl Cache {
         Cache { inner: Mutex::default() }
     }
 
-    /// What is known of the chunk at an address; None if there is no such chunk. What is cached may be older than a
+    /// What is known of the chunk at an address; None if there is no such chunk in this repository. What is cached may be older than a
     /// compaction: whoever relies on the name must hold the address (state.rs), and nobody may rely on the place in the pack.
-    pub fn entry_at(&self, db: &Db, address: Address) -> Result<Option<Entry>, StoreError> {
+    pub fn entry_at(&self, db: &Db, repository: i64, address: Address) -> Result<Option<Entry>, StoreError> {
         let toc = match self.get(address.pack()) {
             Some(toc) => toc,
             None => match db.read(|c| Stored::load(c, address.pack()))? {
@@ -65,7 +74,7 @@ impl Cache {
                 None => return Ok(None),
             },
         };
-        let entry = toc.toc().and_then(|toc| toc.entry(address.slot()));
+        let entry = toc.toc().filter(|_| toc.repository == repository).and_then(|toc| toc.entry(address.slot()));
         Ok(entry.filter(|entry| !entry.is_dead()))
     }
 

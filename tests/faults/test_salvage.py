@@ -214,7 +214,7 @@ def test_what_is_in_the_log_alone_comes_out_too(start_daemon, out):
     wal.write_bytes(whole)
 
 
-@pytest.mark.parametrize("layout", [1, 2])
+@pytest.mark.parametrize("layout", [1, 2, 3])
 def test_older_formats_come_out(binary, tmp_path, out, layout):
     coffer = tmp_path / "old.db"
     packed = (FIXTURES / f"format-{layout}.db.zst").read_bytes()

@@ -79,8 +79,11 @@ SCHEDULE = {
     "last_run_at": described(nullable(TIME), "The instant last dealt with."),
     "last_skip_reason": text("Why the last run was left out; empty if it was not."),
     "created": TIME,
+    "repository": text("Where its backups go; empty: the default."),
     "backups": array(URL, maxItems=300, description="Of the newest 300, oldest first."),
 }
+
+PLACE = text("A repository of the configuration, or `coffer`; empty: the default.", maxLength=64)
 
 TOKEN = {"id": COUNT, "user": STRING, "name": STRING, "created": TIME, "expires": described(nullable(TIME), "null: never.")}
 
@@ -166,6 +169,7 @@ SCHEMAS = {
         "finished_at": nullable(TIME),
         "progress": described(nullable(schema("Progress")), "While it is being made or restored."),
         "restorations": array(schema("Restoration")),
+        "repository": text("Where its data lies: a repository of the configuration, or `coffer`."),
     }),
     "BackupState": choice(*BACKUP_STATES),
     "RestoreStarted": fixed({"status": STRING, "instance": described(URL, "The new instance."), "instance_uuid": UUID}),
@@ -292,7 +296,7 @@ SCHEMAS = {
     }),
     "Repository": fixed({
         "name": STRING, "kind": choice("swift", "s3", "directory"), "place": described(STRING, "What it is and where, in words."),
-        "prefix": described(STRING, "Before the name of every object."), "pack_bytes": described(COUNT, "Size of the objects that data is put into."),
+        "prefix": described(STRING, "Before the name of every object."), "default": described(BOOLEAN, "Backups go there that name no other place."),
         "connections": described(COUNT, "Requests at a time."), "upload_bytes_per_second": described(COUNT, "0: no limit."),
         "download_bytes_per_second": described(COUNT, "0: no limit."),
     }),
@@ -348,7 +352,7 @@ SCHEMAS = {
             "id": COUNT, "kind": choice("restore", "check", "scrub", "gc", "snapshot", "repository test"), "state": choice("running", "done", "failed"),
             "error_message": STRING, "progress": fixed(PROGRESS), "result": {"anyOf": [
                 {"type": "null"}, schema("RestoreResult"), schema("CheckResult"), schema("ScrubResult"), schema("GcResult"), schema("SnapshotResult"),
-                schema("RepositoryTestResult"),
+                schema("RepositoryTestResult"), schema("AttachResult"),
             ]},
         },
         description="Long work. The newest 100 are remembered, in memory.",
@@ -371,13 +375,20 @@ SCHEMAS = {
         "unsettled": described(COUNT, "Packs whose damage concerns running work, or could not be dealt with; they stay due."),
     }),
     "GcResult": fixed({
-        "segments_dropped": COUNT, "packs_dropped": COUNT, "packs_compacted": COUNT, "bytes_freed": COUNT, "complete": BOOLEAN,
+        "objects_removed": described(COUNT, "From repositories."), "segments_dropped": COUNT,
+        "packs_dropped": COUNT, "packs_compacted": COUNT, "bytes_freed": COUNT, "complete": BOOLEAN,
+    }),
+    "AttachResult": fixed({
+        "name": STRING, "added": described(COUNT, "Backups that are new in the catalog."), "known": described(COUNT, "That were in it before."),
+        "packs": COUNT, "segments": COUNT, "unusable": array(STRING, description="Objects that are damaged, or need what is not there."),
     }),
     "SnapshotResult": fixed({"path": STRING, "bytes": COUNT}),
     # bodies of requests
     "Credentials": fields({"username": text(minLength=1, maxLength=128), "password": text(minLength=1, maxLength=1024)},
                           ["username", "password"]),
-    "NewBackup": fields({"instance": link_to("the instance"), "description": text(maxLength=500)}, ["instance"]),
+    "NewBackup": fields(
+        {"instance": link_to("the instance"), "description": text(maxLength=500), "repository": PLACE}, ["instance"],
+    ),
     "BackupChange": fields({
         "description": text(maxLength=500),
         "kept_until": {"type": ["string", "null"], "format": "date-time", "description": "ISO 8601, UTC without an offset. null: for ever."},
@@ -399,13 +410,14 @@ SCHEMAS = {
             "timezone": text("A name of the tz database; else the configured one.", minLength=1),
             "description": text(maxLength=500),
             "is_active": described(BOOLEAN, "Absent: false."),
+            "repository": PLACE,
         },
         ["instance", "schedule", "retention_time", "maximal_number_of_backups"],
     ),
     "ScheduleChange": fields({
         "schedule": text(minLength=1, maxLength=100), "retention_time": number("Days", minimum=0, maximum=2147483647),
         "maximal_number_of_backups": number(minimum=1, maximum=32767), "timezone": text(minLength=1),
-        "description": text(maxLength=500), "is_active": BOOLEAN,
+        "description": text(maxLength=500), "is_active": BOOLEAN, "repository": PLACE,
     }),
     "Preview": fields(
         {
@@ -835,6 +847,8 @@ def paths():
     operation("get", "/ops/repositories/{name}/", "showRepository", "Show a repository", (200, "Repository"), [403, 404], params=[named])
     operation("post", "/ops/repositories/{name}/test/", "testRepository", "Try a repository out", (202, "TaskStarted"), [403, 404], params=[named],
               description="A small object is put there, read, listed and deleted. A failed task tells what is wrong, and what to do.")
+    operation("post", "/ops/repositories/{name}/attach/", "attachRepository", "Take a repository over", (202, "TaskStarted"), [403, 404],
+              params=[named], description="Whoever wrote to it before may do so no more. All backups in it are in the catalog afterwards.")
     operation("get", "/ops/tokens/", "listTokens", "List tokens", (200, array(schema("Token")), "X-Result-Count"), [403],
               params=[filter_("user", "Only those of this user name.")])
     operation("post", "/ops/tokens/", "createToken", "Make a token", (201, "NewToken"), [403], body="NewTokenOrder")

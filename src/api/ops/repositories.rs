@@ -16,6 +16,7 @@ pub fn route(context: &Context, rest: &[&str]) -> ApiResult {
         [] => context.methods(&[("GET", &|| list(context))]),
         [name] => context.methods(&[("GET", &|| show(context, name))]),
         [name, "test"] => context.methods(&[("POST", &|| test(context, name))]),
+        [name, "attach"] => context.methods(&[("POST", &|| attach(context, name))]),
         _ => Err(ApiError::not_found()),
     }
 }
@@ -44,6 +45,15 @@ fn test(context: &Context, name: &str) -> ApiResult {
     })
 }
 
+/// Takes the repository over and takes all backups in it into the catalog.
+fn attach(context: &Context, name: &str) -> ApiResult {
+    find(context, name)?;
+    let name = name.to_owned();
+    tasks::spawn(context, "repository attach", move |app, task| {
+        app.engine.attach(&name, &task.progress, &task.cancel).map_err(|error| error.to_string())
+    })
+}
+
 fn open(settings: &Settings) -> Result<Box<dyn Objects>, ObjectError> {
     let credentials = match &settings.credentials {
         Some(path) => Credentials::read(path)?,
@@ -62,7 +72,7 @@ fn to_json(name: &str, settings: &Settings) -> Value {
         "kind": settings.kind.as_str(),
         "place": settings.place_name(),
         "prefix": settings.prefix,
-        "pack_bytes": settings.pack_bytes,
+        "default": settings.default,
         "connections": settings.connections,
         "upload_bytes_per_second": settings.upload_bytes_per_second,
         "download_bytes_per_second": settings.download_bytes_per_second,

@@ -248,7 +248,11 @@ pub fn gc(context: &Context) -> ApiResult {
     };
     spawn(context, "gc", move |app, task| {
         let report = app.engine.collect_garbage(fraction, &task.cancel).map_err(|error| error.to_string())?;
-        Ok(json!({"segments_dropped": report.segments_dropped, "packs_dropped": report.packs_dropped,
+        let mut removed = 0;
+        for (_, tended) in app.engine.tend_repositories(true, &task.cancel) {
+            removed += tended.map_err(|error| error.to_string())?;
+        }
+        Ok(json!({"objects_removed": removed, "segments_dropped": report.segments_dropped, "packs_dropped": report.packs_dropped,
             "packs_compacted": report.packs_compacted, "bytes_freed": report.bytes_freed, "complete": report.complete}))
     })
 }

@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use super::context::{ApiResult, Context};
 use super::error::ApiError;
-use super::fields::Text;
+use super::fields::{Fields, Text};
 use super::links::{self, BACKUPS, INSTANCES, SCHEDULES};
 use super::listing::{link_filter, order, states, uuid_filter};
 use super::{instances, uuid_segment};
 use crate::api::text::{parse_timestamp, timestamp};
 use crate::catalog::backups::{self, Backup};
 use crate::catalog::list::{self, Filter};
-use crate::catalog::{images, projects};
+use crate::catalog::{images, projects, repositories};
 use crate::engine::orders::{self, NewMachine};
 use crate::http::Response;
 use crate::model::backup::{BackupAction, BackupKind, BackupState};
@@ -85,20 +85,30 @@ fn create(context: &Context) -> ApiResult {
     let mut fields = context.fields(false)?;
     let instance = fields.link("instance", true, INSTANCES);
     let description = fields.text("description", &Text::optional(500)).unwrap_or_default();
+    let repository = fields.text("repository", &Text::optional(64)).unwrap_or_default();
     let (uuid, response) = context.write(|tx| {
         let instance = instances::linked(context, tx, &mut fields, "instance", instance)?;
+        check_repository(tx, &mut fields, &repository)?;
         fields.finish()?;
         let instance = instance.ok_or_else(ApiError::not_found)?;
         if context.identity.access(instance.project_id) < Access::Write {
             return Err(ApiError::forbidden());
         }
         check_room(context)?;
-        let (id, uuid) = orders::back_up(tx, &instance, &context.identity.user.uuid, &description, None).map_err(|refusal| ApiError::refused("create", refusal))?;
+        let (id, uuid) = orders::back_up(tx, &instance, &context.identity.user.uuid, &description, None, &repository).map_err(|refusal| ApiError::refused("create", refusal))?;
         let backup = backups::by_id(tx, id)?.ok_or_else(ApiError::not_found)?;
         Ok((uuid, Response::json(201, &view(context, &backup))))
     })?;
     context.app.engine.wake();
     Ok(response.with_header("Location", context.link(BACKUPS, &uuid)))
+}
+
+/// A place for backups must be one of the configuration.
+pub fn check_repository(c: &Connection, fields: &mut Fields, name: &str) -> Result<(), ApiError> {
+    if !repositories::is_place(c, name)? {
+        fields.error("repository", format!("\"{name}\" is not a valid choice."));
+    }
+    Ok(())
 }
 
 fn check_room(context: &Context) -> Result<(), ApiError> {
@@ -234,6 +244,8 @@ pub struct View<'b> {
     /// Bytes; null unless work is under way.
     progress: Option<Value>,
     restorations: Vec<Value>,
+    /// Where its data lies.
+    repository: &'b str,
 }
 
 pub fn view<'b>(context: &Context, backup: &'b Backup) -> View<'b> {
@@ -263,6 +275,7 @@ pub fn view<'b>(context: &Context, backup: &'b Backup) -> View<'b> {
         finished_at: backup.finished_at.map(timestamp),
         progress: running.map(|running| running.to_json()),
         restorations: restorations(context, &backup.restorations),
+        repository: &backup.repository,
     }
 }
 

@@ -63,6 +63,7 @@ impl ApiError {
             Refusal::State(state) => ApiError::wrong_state(action, state),
             Refusal::Quota(sentences) => ApiError::non_field(sentences),
             Refusal::Bootable(_) if action == "create" => ApiError::field("instance", refusal.to_string()),
+            Refusal::NoRepository(_) => ApiError::field("repository", refusal.to_string()),
             Refusal::Bootable(_) => ApiError::non_field(vec![refusal.to_string()]),
             Refusal::Profile { field, message } => ApiError::field(field, message),
             Refusal::Catalog(error) => error.into(),

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, Transaction};
 use serde_json::{Value, json};
 
+use super::backups::check_repository;
 use super::context::{ApiResult, Context};
 use super::error::ApiError;
 use super::fields::{Fields, Text};
@@ -83,6 +84,7 @@ struct Input {
     cron: Option<String>,
     timezone: Option<String>,
     is_active: Option<bool>,
+    repository: Option<String>,
 }
 
 fn read_input(fields: &mut Fields) -> Input {
@@ -104,7 +106,8 @@ fn read_input(fields: &mut Fields) -> Input {
         timezone = None;
     }
     let is_active = fields.boolean("is_active");
-    Input { description, retention_time, maximal_number, cron, timezone, is_active }
+    let repository = fields.text("repository", &Text::optional(64));
+    Input { description, retention_time, maximal_number, cron, timezone, is_active, repository }
 }
 
 fn create(context: &Context) -> ApiResult {
@@ -113,6 +116,7 @@ fn create(context: &Context) -> ApiResult {
     let input = read_input(&mut fields);
     let (uuid, body) = context.write(|tx| {
         let instance = instances::linked(context, tx, &mut fields, "instance", instance)?;
+        check_repository(tx, &mut fields, input.repository.as_deref().unwrap_or_default())?;
         fields.finish()?;
         let (Some(instance), Some(cron), Some(retention_time), Some(maximal_number)) =
             (instance, input.cron, input.retention_time, input.maximal_number)
@@ -150,6 +154,7 @@ fn create(context: &Context) -> ApiResult {
             last_run_at: None,
             last_skip_reason: String::new(),
             created: clock::now_ms(),
+            repository: input.repository.unwrap_or_default(),
         };
         schedules::insert(tx, &schedule)?;
         let schedule = find(context, tx, &schedule.uuid)?;
@@ -185,6 +190,7 @@ fn update(context: &Context, uuid: &str, partial: bool) -> ApiResult {
         context.can_write(old.project_id)?;
         let mut fields = context.fields(partial)?;
         let input = read_input(&mut fields);
+        check_repository(tx, &mut fields, input.repository.as_deref().unwrap_or_default())?;
         fields.finish()?;
         let mut new = old.clone();
         new.description = input.description.unwrap_or(new.description);
@@ -192,6 +198,7 @@ fn update(context: &Context, uuid: &str, partial: bool) -> ApiResult {
         new.maximal_number = input.maximal_number.unwrap_or(new.maximal_number);
         new.cron = input.cron.unwrap_or(new.cron);
         new.timezone = input.timezone.unwrap_or(new.timezone);
+        new.repository = input.repository.unwrap_or(new.repository);
         if (&new.cron, &new.timezone) != (&old.cron, &old.timezone) {
             new.next_trigger_at = first_instant(&new.cron, &new.timezone)?;
         }
@@ -343,6 +350,7 @@ pub fn to_json(context: &Context, c: &Connection, schedule: &Schedule) -> Result
         "last_run_at": schedule.last_run_at.map(timestamp),
         "last_skip_reason": schedule.last_skip_reason,
         "created": timestamp(schedule.created),
+        "repository": schedule.repository,
         "backups": backups.iter().map(|uuid| context.link(BACKUPS, uuid)).collect::<Vec<_>>(),
     }))
 }

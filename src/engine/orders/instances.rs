@@ -11,6 +11,7 @@ use crate::catalog::instances::{self, Instance};
 use crate::catalog::jobs::{self, JobKind};
 use crate::catalog::new_uuid;
 use crate::catalog::schedules::Schedule;
+use crate::catalog::repositories;
 use crate::catalog::volume_backups::{self, Face, NewVolumeBackup, Part};
 use crate::catalog::volumes::{self, NewVolume, Volume};
 use crate::clock;
@@ -20,13 +21,15 @@ use crate::model::quota::{QuotaName, gib, mib};
 use crate::model::retention;
 use crate::model::volume::VolumeState;
 
-/// A backup of `instance`, by hand or because `schedule` fired for an instant. Returns the new backup's id and uuid.
+/// A backup of `instance`, by hand or because `schedule` fired for an instant, to the place of this name or, if it is empty, the
+/// default one. Returns the new backup's id and uuid.
 pub fn back_up(
     tx: &Transaction,
     instance: &Instance,
     user_uuid: &str,
     description: &str,
     schedule: Option<(&Schedule, i64)>,
+    repository: &str,
 ) -> Result<(i64, String), Refusal> {
     if !instance.state.is_stable() {
         return Err(Refusal::Unstable);
@@ -36,6 +39,10 @@ pub fn back_up(
         return Err(Refusal::NotWhole { volume: volume.title(), state: volume.state });
     }
     one_bootable(volumes.iter().map(|v| v.bootable))?;
+    if !repositories::is_place(tx, repository)? {
+        return Err(Refusal::NoRepository(repository.to_string()));
+    }
+    let repository = repositories::destination(tx, Some(repository).filter(|name| !name.is_empty()))?;
     let size: i64 = volumes.iter().map(|v| v.size).sum();
     let gigabytes = volumes.iter().map(|v| gib(v.size)).sum();
     let additions =
@@ -64,6 +71,7 @@ pub fn back_up(
         kept_until,
         metadata: metadata(instance, &volumes, counter),
         size,
+        repository_id: repository.map(|repository| repository.id),
     };
     let id = backups::insert(tx, &new)?;
     for volume in &volumes {

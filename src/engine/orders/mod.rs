@@ -73,6 +73,8 @@ pub enum Refusal {
     NotManaged,
     #[error("the new size must be greater than the present {0} GiB")]
     MustGrow(i64),
+    #[error("there is no repository {0} in the configuration")]
+    NoRepository(String),
     #[error("the backup with this id is there already")]
     Exists,
     #[error(transparent)]

@@ -7,7 +7,7 @@ use super::{Refusal, begin_restore, delete, fits, log_backup};
 use crate::catalog::backups::{self, Backup, NewBackup};
 use crate::catalog::events::Severity;
 use crate::catalog::jobs::{self, JobKind};
-use crate::catalog::new_uuid;
+use crate::catalog::{new_uuid, repositories};
 use crate::catalog::volume_backups::{self, Face, NewVolumeBackup, VolumeBackup, ZONE};
 use crate::catalog::volumes::{self, NewVolume, Volume};
 use crate::clock;
@@ -68,7 +68,8 @@ pub fn back_up_volume(tx: &Transaction, order: &VolumeBackupOrder) -> Result<Vol
         snapshot_uuid: order.snapshot.map(|snapshot| snapshot.uuid.as_str()),
         data_timestamp: Some(before.unwrap_or(now)),
     };
-    let backup_id = insert_backup(tx, &uuid, BackupKind::Volume, project_id, size, order.user_uuid, now)?;
+    let repository_id = repositories::destination(tx, order.container)?.map(|repository| repository.id);
+    let backup_id = insert_backup(tx, &uuid, BackupKind::Volume, project_id, size, order.user_uuid, repository_id, now)?;
     let new = NewVolumeBackup { project_id, size, position: 0, ..NewVolumeBackup::of(volume, &uuid, backup_id, BackupKind::Volume, now, face) };
     let id = volume_backups::insert(tx, &new)?;
     logged(tx, backup_id, "resource_backup_creation_scheduled", "has been scheduled")?;
@@ -78,7 +79,7 @@ pub fn back_up_volume(tx: &Transaction, order: &VolumeBackupOrder) -> Result<Vol
             let reason = format!("there is no backup service in availability zone {zone}; the only one is {ZONE}");
             create::fail(tx, backup_id, &reason)?;
         }
-        (_, Some(map_id)) => {
+        (_, Some(map_id)) if repository_id.is_none() => {
             volume_backups::complete(tx, id, map_id, 0, 0)?;
             backups::complete(tx, backup_id, 0, now)?;
             logged(tx, backup_id, "resource_backup_creation_succeeded", "has been created")?;
@@ -99,7 +100,7 @@ pub fn take_snapshot(tx: &Transaction, order: &VolumeBackupOrder) -> Result<Volu
     fits(tx, project_id, &additions)?;
     let now = clock::now_ms();
     let uuid = new_uuid();
-    let backup_id = insert_backup(tx, &uuid, BackupKind::Snapshot, project_id, volume.size, order.user_uuid, now)?;
+    let backup_id = insert_backup(tx, &uuid, BackupKind::Snapshot, project_id, volume.size, order.user_uuid, None, now)?;
     let face = Face {
         title: order.title,
         description: order.description,
@@ -235,7 +236,7 @@ pub fn import(tx: &Transaction, record: &ImportedBackup) -> Result<VolumeBackup,
     let size = found.map_or(record.size, |(_, size)| size);
     fits(tx, record.project_id, &[(QuotaName::Backups, 1), (QuotaName::BackupGigabytes, gib(size)), (QuotaName::Storage, size)])?;
     let now = clock::now_ms();
-    let backup_id = insert_backup(tx, record.uuid, BackupKind::Volume, record.project_id, size, record.user_uuid, now)?;
+    let backup_id = insert_backup(tx, record.uuid, BackupKind::Volume, record.project_id, size, record.user_uuid, None, now)?;
     let new = NewVolumeBackup {
         uuid: record.uuid,
         backup_id,
@@ -282,6 +283,7 @@ fn insert_backup(
     project_id: i64,
     size: i64,
     user_uuid: &str,
+    repository_id: Option<i64>,
     now: i64,
 ) -> rusqlite::Result<i64> {
     let new = NewBackup {
@@ -296,6 +298,7 @@ fn insert_backup(
         kept_until: None,
         metadata: json!({}),
         size,
+        repository_id,
     };
     backups::insert(tx, &new)
 }

@@ -1,0 +1,78 @@
+//! Object stores in which backups may lie. The configuration names them; the rows keep what must not change with it.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+#[derive(Clone, Debug)]
+pub struct Repository {
+    pub id: i64,
+    pub uuid: String,
+    pub name: String,
+    /// Who we are there.
+    pub writer: String,
+    /// Which writer we are: one there with a later number has taken our place.
+    pub epoch: i64,
+    pub is_default: bool,
+}
+
+/// The name of the coffer itself among the places for backups.
+pub const COFFER: &str = "coffer";
+
+const COLUMNS: &str = "id, uuid, name, writer, epoch, is_default";
+
+fn read(row: &Row) -> rusqlite::Result<Repository> {
+    Ok(Repository { id: row.get(0)?, uuid: row.get(1)?, name: row.get(2)?, writer: row.get(3)?, epoch: row.get(4)?, is_default: row.get(5)? })
+}
+
+pub fn all(connection: &Connection) -> rusqlite::Result<Vec<Repository>> {
+    connection.prepare_cached(&format!("SELECT {COLUMNS} FROM repository ORDER BY name"))?.query_map([], read)?.collect()
+}
+
+pub fn by_id(connection: &Connection, id: i64) -> rusqlite::Result<Option<Repository>> {
+    connection.prepare_cached(&format!("SELECT {COLUMNS} FROM repository WHERE id = ?"))?.query_row([id], read).optional()
+}
+
+pub fn by_name(connection: &Connection, name: &str) -> rusqlite::Result<Option<Repository>> {
+    connection.prepare_cached(&format!("SELECT {COLUMNS} FROM repository WHERE name = ?"))?.query_row([name], read).optional()
+}
+
+/// The repository of this name; it is made if there is none.
+pub fn ensure(connection: &Connection, name: &str, now: i64) -> rusqlite::Result<Repository> {
+    if let Some(found) = by_name(connection, name)? {
+        return Ok(found);
+    }
+    connection.execute(
+        "INSERT INTO repository (uuid, name, writer, epoch, created) VALUES (?, ?, ?, 0, ?)",
+        params![super::new_uuid(), name, super::new_uuid(), now],
+    )?;
+    by_name(connection, name)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+pub fn set_default(connection: &Connection, name: Option<&str>) -> rusqlite::Result<()> {
+    connection.execute("UPDATE repository SET is_default = name IS ?1 WHERE is_default <> (name IS ?1)", [name])?;
+    Ok(())
+}
+
+pub fn set_epoch(connection: &Connection, id: i64, epoch: i64) -> rusqlite::Result<()> {
+    connection.execute("UPDATE repository SET epoch = ? WHERE id = ?", params![epoch, id])?;
+    Ok(())
+}
+
+/// Is there such a place, or may it be left open with an empty name?
+pub fn is_place(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    Ok(name.is_empty() || name == COFFER || by_name(connection, name)?.is_some())
+}
+
+/// Where a backup goes that asks for this place: the repository of that name, the coffer if it is named, else the default.
+/// None: into the coffer.
+pub fn destination(connection: &Connection, asked: Option<&str>) -> rusqlite::Result<Option<Repository>> {
+    let Some(name) = asked else { return default(connection) };
+    match by_name(connection, name)? {
+        Some(found) => Ok(Some(found)),
+        None if name == COFFER => Ok(None),
+        None => default(connection),
+    }
+}
+
+fn default(connection: &Connection) -> rusqlite::Result<Option<Repository>> {
+    connection.prepare_cached(&format!("SELECT {COLUMNS} FROM repository WHERE is_default"))?.query_row([], read).optional()
+}

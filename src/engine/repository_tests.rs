@@ -1,0 +1,321 @@
+//! Volumes whose packs lie in a repository, through a store of objects in memory that can be made to fail.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::ingest::{Known, Progress, ingest};
+use super::path_tests::Bench;
+use super::EngineError;
+use crate::objects::{Cancel, Listed, ObjectError, Objects};
+use crate::store::format::{CHUNK_SIZE, PACK_BYTES};
+use crate::store::{Home, Mark, Remote, Store, StoreError};
+
+const CHUNK: usize = CHUNK_SIZE as usize;
+const ID: i64 = 7;
+
+/// Objects by name, shared by all hosts that use them, and what goes wrong.
+#[derive(Clone, Default)]
+struct Cloud(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    objects: Mutex<BTreeMap<String, Vec<u8>>>,
+    puts: AtomicU64,
+    /// Bytes that were got.
+    got: AtomicU64,
+    /// From this put on all fail; 0: none.
+    failing_from: AtomicU64,
+}
+
+impl Objects for Cloud {
+    fn put(&self, name: &str, body: &[u8]) -> Result<(), ObjectError> {
+        let number = self.0.puts.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.0.failing_from.load(Ordering::SeqCst) != 0 && number >= self.0.failing_from.load(Ordering::SeqCst) {
+            return Err(ObjectError::Unreachable { host: "cloud".into(), error: "the network is down".into() });
+        }
+        let known = self.0.objects.lock().unwrap().insert(name.to_string(), body.to_vec());
+        assert!(known.is_none_or(|known| known == body), "{name} is written over with something else");
+        Ok(())
+    }
+
+    fn get(&self, name: &str, range: Option<Range<u64>>, limit: usize) -> Result<Vec<u8>, ObjectError> {
+        let objects = self.0.objects.lock().unwrap();
+        let bytes = objects.get(name).ok_or_else(|| ObjectError::NotFound(name.into()))?;
+        let bytes = match range {
+            Some(range) => bytes.get(range.start as usize..(range.end as usize).min(bytes.len())).unwrap_or_default(),
+            None => bytes,
+        };
+        assert!(bytes.len() <= limit);
+        self.0.got.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+        Ok(bytes.to_vec())
+    }
+
+    fn size(&self, name: &str) -> Result<Option<u64>, ObjectError> {
+        Ok(self.0.objects.lock().unwrap().get(name).map(|bytes| bytes.len() as u64))
+    }
+
+    fn delete(&self, name: &str) -> Result<(), ObjectError> {
+        self.0.objects.lock().unwrap().remove(name);
+        Ok(())
+    }
+
+    fn until(&self, _: Cancel) -> Box<dyn Objects> {
+        Box::new(self.clone())
+    }
+
+    fn list(&self, prefix: &str, after: &str) -> Result<Vec<Listed>, ObjectError> {
+        let objects = self.0.objects.lock().unwrap();
+        let found = objects.iter().filter(|(name, _)| name.starts_with(prefix) && name.as_str() > after);
+        Ok(found.map(|(name, bytes)| Listed { name: name.clone(), size: bytes.len() as u64 }).take(3).collect())
+    }
+}
+
+impl Cloud {
+    fn names(&self, prefix: &str) -> Vec<String> {
+        self.0.objects.lock().unwrap().keys().filter(|name| name.starts_with(prefix)).cloned().collect()
+    }
+
+    fn uploads(&self) -> u64 {
+        self.0.puts.load(Ordering::SeqCst)
+    }
+}
+
+/// A coffer that uses the cloud.
+struct Host {
+    bench: Bench,
+    remote: Arc<Remote>,
+}
+
+impl Host {
+    fn new(cloud: &Cloud, writer: &str) -> Host {
+        let bench = Bench::new();
+        let mark = Mark { writer: writer.into(), epoch: 0 };
+        Host::with(bench, cloud, mark)
+    }
+
+    fn with(bench: Bench, cloud: &Cloud, mark: Mark) -> Host {
+        bench.store.remotes.replace([Remote::new(ID, "cloud".into(), cloud, 3, mark, Arc::default())].into_iter());
+        let remote = bench.store.remotes.get(ID).unwrap();
+        Host { bench, remote }
+    }
+
+    fn taking(cloud: &Cloud, writer: &str, over: bool) -> Host {
+        let host = Host::new(cloud, writer);
+        host.remote.take(over).unwrap();
+        host
+    }
+
+    fn try_back_up(&self, bytes: &[u8]) -> Result<i64, EngineError> {
+        let source = self.bench.image("far.img", bytes);
+        let ingested = self.bench.store.upload(&self.remote, &Arc::default(), |upload| {
+            let previous = Some(self.bench.number("SELECT ifnull(max(id), 0) FROM volume_map"));
+            let known = Known { previous, changed: None };
+            let ingested = ingest(&self.bench.store, Home::Repository(upload), &source, &known, 3, &Progress::default(), &AtomicBool::new(false))?;
+            upload.finish(ingested.segments())?;
+            Ok::<_, EngineError>(ingested)
+        })?;
+        Ok(self.bench.commit(&ingested))
+    }
+
+    fn back_up(&self, bytes: &[u8]) -> i64 {
+        self.try_back_up(bytes).unwrap()
+    }
+
+    fn collect(&self) {
+        self.bench.gc(0.0);
+        // What was compacted is sent again.
+        self.bench.store.upload(&self.remote, &Arc::default(), |upload| upload.finish_all()).unwrap();
+        assert_eq!(self.bench.store.sweep(&self.remote, "backups/", |_, _| Ok(true)).unwrap(), 0);
+        self.bench.store.empty_trash(&self.remote, true, &AtomicBool::new(false)).unwrap();
+    }
+
+    fn assert_restores(&self, map: i64, bytes: &[u8]) {
+        assert!(self.bench.restore(map, bytes.len()).unwrap() == bytes);
+    }
+}
+
+fn random(seed: u64, chunks: usize) -> Vec<u8> {
+    let mut bytes = vec![0; chunks * CHUNK];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+#[test]
+fn a_volume_goes_to_the_repository_and_comes_back() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let mut bytes = random(1, 100);
+    bytes[20 * CHUNK..30 * CHUNK].fill(0);
+    let first = host.back_up(&bytes);
+    assert_eq!(host.bench.number("SELECT count(*) FROM pack"), 0, "packs leave the coffer when they are sent");
+    assert_eq!(cloud.names("packs/").len(), 90usize.div_ceil(PACK_BYTES / CHUNK));
+    assert_eq!(cloud.names("segments/").len(), 1);
+    let sent = cloud.uploads();
+    let again = host.back_up(&bytes);
+    assert_eq!(cloud.uploads(), sent, "nothing has changed");
+    bytes[50 * CHUNK] ^= 1;
+    let second = host.back_up(&bytes);
+    assert_eq!(cloud.uploads(), sent + 2, "one pack and one segment");
+    host.assert_restores(second, &bytes);
+    bytes[50 * CHUNK] ^= 1;
+    host.assert_restores(first, &bytes);
+    host.assert_restores(again, &bytes);
+    assert!(host.bench.store.check_map(second, &|_| {}, &AtomicBool::new(false)).unwrap().corrupt.is_empty());
+}
+
+#[test]
+fn what_lies_in_the_coffer_is_not_shared_with_a_repository() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let bytes = random(1, 40);
+    let here = host.bench.back_up(&bytes);
+    let there = host.back_up(&bytes);
+    host.bench.delete(here);
+    host.bench.gc(0.0);
+    assert_eq!(host.bench.number("SELECT count(*) FROM pack"), 0);
+    host.assert_restores(there, &bytes);
+    let here = host.bench.back_up(&bytes);
+    host.bench.delete(there);
+    host.collect();
+    assert!(cloud.names("packs/").is_empty() && cloud.names("segments/").is_empty());
+    host.assert_restores(here, &bytes);
+}
+
+#[test]
+fn what_was_sent_before_a_failure_is_not_sent_again() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let bytes = random(1, 400);
+    let packs = 400usize.div_ceil(PACK_BYTES / CHUNK);
+    cloud.0.failing_from.store(cloud.uploads() + 6, Ordering::SeqCst);
+    let error = host.try_back_up(&bytes).err().unwrap();
+    assert!(error.to_string().contains("repository cloud: cloud cannot be reached: the network is down"), "{error}");
+    assert_eq!(host.bench.number("SELECT count(*) FROM volume_map"), 0);
+    cloud.0.failing_from.store(0, Ordering::SeqCst);
+    let mark = host.remote.mark();
+    let host = Host::with(host.bench.reopen(), &cloud, mark);
+    let map = host.back_up(&bytes);
+    assert_eq!(cloud.names("packs/").len(), packs);
+    host.assert_restores(map, &bytes);
+}
+
+#[test]
+fn little_is_got_where_little_is_needed() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    host.back_up(&random(1, 200));
+    // A volume that shares two chunks far apart with the other.
+    let mut bytes = random(1, 200);
+    bytes[CHUNK..150 * CHUNK].fill(0);
+    bytes[151 * CHUNK..].fill(0);
+    let map = host.back_up(&bytes);
+    let before = cloud.0.got.load(Ordering::SeqCst);
+    host.assert_restores(map, &bytes);
+    let got = cloud.0.got.load(Ordering::SeqCst) - before;
+    assert!(got <= 2 * CHUNK as u64, "{got}");
+}
+
+#[test]
+fn collection_sends_what_is_left_of_a_pack_again_and_then_removes_the_old_one() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let bytes = random(1, 64);
+    let first = host.back_up(&bytes);
+    let mut other = bytes.clone();
+    for chunk in (0..64).filter(|chunk| chunk % 4 != 0) {
+        other[chunk * CHUNK] ^= 1;
+    }
+    let second = host.back_up(&other);
+    let before = cloud.names("packs/");
+    host.bench.delete(first);
+    host.bench.gc(0.0);
+    assert!(host.bench.number("SELECT count(*) FROM pack WHERE id IN (SELECT id FROM pack_toc WHERE staged)") > 0);
+    assert_eq!(cloud.names("packs/"), before, "the old ones stay until the new ones are there");
+    host.assert_restores(second, &other);
+    host.collect();
+    assert_eq!(host.bench.number("SELECT count(*) FROM pack"), 0);
+    assert_eq!(host.bench.number("SELECT count(*) FROM trash"), 0);
+    let after = cloud.names("packs/");
+    assert_eq!(after.len(), before.len());
+    assert_ne!(after, before);
+    host.assert_restores(second, &other);
+}
+
+#[test]
+fn another_host_restores_from_the_objects_alone() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let mut bytes = random(1, 1100);
+    let first = host.back_up(&bytes);
+    let old = bytes.clone();
+    (0..40).for_each(|chunk| bytes[chunk * CHUNK] ^= 1);
+    let second = host.back_up(&bytes);
+    host.bench.delete(first);
+    host.collect();
+    let (names, hash) = host.bench.content(second);
+    drop((host, old));
+    let rescue = Host::new(&cloud, "two");
+    let error = rescue.try_back_up(&bytes).err().unwrap();
+    assert!(error.to_string().contains("belongs to another coffer"), "{error}");
+    rescue.bench.back_up(&random(9, 50)); // so that packs have other numbers here
+    assert_eq!(rescue.remote.take(true).unwrap(), 2);
+    let adopted = rescue.bench.store.adopt(&rescue.remote, &AtomicBool::new(false), &|_| {}).unwrap();
+    assert!(adopted.unreadable.is_empty() && adopted.packs > 30 && adopted.segments == 2, "{adopted:?}");
+    let map = rescue.bench.write(|tx| Store::adopt_map(tx, ID, &adopted, bytes.len() as u64, CHUNK_SIZE, &names, &hash)).unwrap();
+    rescue.assert_restores(map, &bytes);
+    let sent = cloud.uploads();
+    let again = rescue.back_up(&bytes);
+    assert_eq!(cloud.uploads(), sent, "all of it is known");
+    rescue.assert_restores(again, &bytes);
+    let twice = rescue.bench.store.adopt(&rescue.remote, &AtomicBool::new(false), &|_| {}).unwrap();
+    assert_eq!((twice.packs, rescue.bench.number("SELECT count(*) FROM segment")), (0, 3));
+}
+
+#[test]
+fn a_host_that_was_replaced_neither_writes_nor_deletes() {
+    let cloud = Cloud::default();
+    let stale = Host::taking(&cloud, "one", false);
+    let bytes = random(1, 60);
+    let map = stale.back_up(&bytes);
+    let doomed = stale.back_up(&random(2, 60));
+    stale.bench.delete(doomed);
+    stale.bench.gc(0.0);
+    let owner = Host::taking(&cloud, "two", true);
+    let packs = cloud.names("packs/");
+    for result in [
+        stale.try_back_up(&random(3, 60)).map(drop).map_err(|e| e.to_string()),
+        stale.bench.store.empty_trash(&stale.remote, true, &AtomicBool::new(false)).map(drop).map_err(|e| e.to_string()),
+    ] {
+        assert!(result.as_ref().is_err_and(|e| e.contains("has been taken over by another coffer")), "{result:?}");
+    }
+    assert_eq!(cloud.names("packs/"), packs);
+    stale.assert_restores(map, &bytes);
+    // What the other has announced to delete is not built upon.
+    let adopted = owner.bench.store.adopt(&owner.remote, &AtomicBool::new(false), &|_| {}).unwrap();
+    assert!(!cloud.names("trash/").is_empty());
+    assert_eq!(adopted.packs as usize, 60usize.div_ceil(PACK_BYTES / CHUNK));
+    let again = owner.back_up(&random(2, 60));
+    cloud.names("trash/").iter().for_each(|name| {
+        let listed = cloud.get(name, None, 1 << 20).unwrap();
+        String::from_utf8(listed).unwrap().lines().for_each(|object| cloud.delete(object).unwrap());
+    });
+    owner.assert_restores(again, &random(2, 60));
+}
+
+#[test]
+fn a_lost_object_is_damage_and_an_unreachable_repository_is_not() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let bytes = random(1, 60);
+    let map = host.back_up(&bytes);
+    let lost = cloud.names("packs/").remove(0);
+    cloud.delete(&lost).unwrap();
+    let error = host.bench.restore(map, bytes.len()).unwrap_err();
+    assert!(matches!(error, EngineError::Corrupt { .. }), "{error}");
+    assert!(error.to_string().contains(&lost), "{error}");
+    host.bench.store.remotes.replace([].into_iter());
+    let error = host.bench.restore(map, bytes.len()).unwrap_err();
+    assert!(matches!(error, EngineError::Store(StoreError::Repository(..))), "{error}");
+}

@@ -1,0 +1,247 @@
+//! The repositories that are open: where the bytes of packs lie that are not in the coffer, and how they are got from there.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+
+use super::codec::Decoder;
+use super::fence::Mark;
+use super::format::Encoding;
+use super::object::pack_head_bytes;
+use super::read::{Far, LARGEST_CHUNK};
+use super::toc::Stored;
+use super::{Store, StoreError};
+use crate::objects::{Listed, ObjectError, Objects};
+
+/// Packs kept in memory that were brought as a whole.
+const KEPT_PACKS: usize = 8;
+/// A pack of which at least so much is wanted at once is brought as a whole: what follows in the volume mostly lies in it too.
+const WHOLE: usize = 8;
+/// Bytes of a pack's object, at most.
+pub(super) const LARGEST_OBJECT: usize = 96 << 20;
+
+/// A repository that can be reached.
+pub struct Remote {
+    pub id: i64,
+    pub name: String,
+    pub(super) objects: Box<dyn Objects>,
+    /// Everything there is given up.
+    hurry: Arc<AtomicBool>,
+    /// Objects that are sent or brought at once.
+    pub connections: usize,
+    /// What is being sent.
+    pub(super) sending: Mutex<Sending>,
+    pub(super) sent: Condvar,
+    packs: Mutex<Packs>,
+    brought: Condvar,
+    /// Who we are there.
+    pub(super) mark: Mutex<Mark>,
+}
+
+#[derive(Default)]
+pub(super) struct Sending {
+    /// Numbers of packs.
+    pub packs: HashSet<i64>,
+    /// Ids.
+    pub segments: HashSet<i64>,
+    /// Objects that are there or about to be, and not yet in the tables.
+    pub names: HashSet<String>,
+}
+
+/// Whole packs, the one used last at the end.
+#[derive(Default)]
+struct Packs {
+    kept: VecDeque<(String, Arc<Vec<u8>>)>,
+    under_way: HashSet<String>,
+}
+
+/// All that are open, by id.
+#[derive(Default)]
+pub struct Remotes(RwLock<HashMap<i64, Arc<Remote>>>);
+
+impl Remotes {
+    /// From now on these are open and no others. Work that has begun keeps the one that it has.
+    pub fn replace(&self, remotes: impl Iterator<Item = Remote>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = remotes.map(|remote| (remote.id, Arc::new(remote))).collect();
+    }
+
+    pub fn get(&self, id: i64) -> Result<Arc<Remote>, StoreError> {
+        let open = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        open.get(&id).cloned().ok_or_else(|| {
+            StoreError::Repository(format!("number {id}"), "is not in the configuration, or its credentials cannot be read: see the log".into())
+        })
+    }
+
+    pub fn all(&self) -> Vec<Arc<Remote>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+}
+
+impl Store {
+    /// Brings what [`super::read::fetch`] has left to be brought. What is lost gets a fault; a repository that cannot be
+    /// reached is an error.
+    pub(super) fn bring(&self, far: &[Far], stored: &mut [u8], faults: &mut [Option<String>]) -> Result<(), StoreError> {
+        for far in far {
+            let remote = self.remotes.get(far.repository)?;
+            if let Some(reason) = remote.bring(far, stored)? {
+                far.places.iter().for_each(|place| faults[*place] = Some(reason.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// The data of a pack that lies in an object, every chunk of it compared with its name; None if it cannot be had, which is
+    /// logged.
+    pub(super) fn far_pack(&self, stored: &Stored) -> Result<Option<Vec<u8>>, StoreError> {
+        let (Some(object), Some(toc)) = (&stored.object, stored.toc()) else { return Ok(None) };
+        let Ok(remote) = self.remotes.get(stored.repository) else { return Ok(None) };
+        let head = pack_head_bytes(toc.slots());
+        let mut data = match remote.objects.get(object, None, LARGEST_OBJECT) {
+            Ok(data) if data.len() == head + stored.stored as usize => data,
+            Ok(_) => return Ok(None),
+            Err(error) => {
+                log::warn!("repository {}: {error}", remote.name);
+                return Ok(None);
+            }
+        };
+        data.drain(..head);
+        let mut decoder = Decoder::new().map_err(StoreError::Codec)?;
+        let whole = toc.entries().all(|entry| match entry.encoding() {
+            None => true,
+            Some(Encoding::Delta { .. }) => false,
+            Some(encoding) => data.get(entry.offset as usize..entry.offset as usize + entry.stored as usize).is_some_and(|bytes| {
+                let mut raw = vec![0; (entry.raw as usize).min(LARGEST_CHUNK)];
+                decoder.decode(encoding, bytes, &[], &mut raw).is_ok() && *blake3::hash(&raw).as_bytes() == entry.hash
+            }),
+        });
+        Ok(whole.then_some(data))
+    }
+}
+
+impl Remote {
+    pub fn new(id: i64, name: String, objects: &dyn Objects, connections: usize, mark: Mark, hurry: Arc<AtomicBool>) -> Remote {
+        let given_up = hurry.clone();
+        Remote {
+            id,
+            name,
+            objects: objects.until(Arc::new(move || given_up.load(Ordering::Relaxed))),
+            hurry,
+            connections: connections.max(1),
+            sending: Mutex::default(),
+            sent: Condvar::new(),
+            packs: Mutex::default(),
+            brought: Condvar::new(),
+            mark: Mutex::new(mark),
+        }
+    }
+
+    /// The same place, given up when this is set.
+    pub(super) fn until(&self, cancel: &Arc<AtomicBool>) -> Box<dyn Objects> {
+        let (cancel, hurry) = (cancel.clone(), self.hurry.clone());
+        self.objects.until(Arc::new(move || cancel.load(Ordering::Relaxed) || hurry.load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn failed(&self, error: ObjectError) -> StoreError {
+        match error {
+            ObjectError::Cancelled => StoreError::Cancelled,
+            error => StoreError::Repository(self.name.clone(), error.to_string()),
+        }
+    }
+
+    /// One page of the objects whose names begin so.
+    pub fn list(&self, prefix: &str, after: &str) -> Result<Vec<Listed>, StoreError> {
+        self.objects.list(prefix, after).map_err(|e| self.failed(e))
+    }
+
+    /// An object as a whole.
+    pub fn get(&self, name: &str, limit: usize) -> Result<Vec<u8>, StoreError> {
+        self.objects.get(name, None, limit).map_err(|e| self.failed(e))
+    }
+
+    pub(super) fn sending(&self) -> MutexGuard<'_, Sending> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the memory back.
+    pub fn rest(&self) {
+        self.packs().kept.clear();
+    }
+
+    /// Ok(Some): why it cannot be had, ever.
+    fn bring(&self, far: &Far, stored: &mut [u8]) -> Result<Option<String>, StoreError> {
+        let head = pack_head_bytes(far.slots);
+        let wanted: usize = far.runs.iter().map(|run| run.to - run.from).sum();
+        if wanted * WHOLE >= far.length as usize || self.has(&far.object) {
+            let length = head + far.length as usize;
+            let pack = match self.whole(&far.object, length) {
+                Ok(pack) => pack,
+                Err(error) => return self.lost(far, error),
+            };
+            if pack.len() != length {
+                return Ok(Some(format!("object {} has {} bytes, not {length}", far.object, pack.len())));
+            }
+            far.runs.iter().for_each(|run| stored[run.place()].copy_from_slice(&pack[head + run.from..head + run.to]));
+            return Ok(None);
+        }
+        for run in &far.runs {
+            let range = (head + run.from) as u64..(head + run.to) as u64;
+            match self.objects.get(&far.object, Some(range), run.to - run.from) {
+                Ok(bytes) if bytes.len() == run.to - run.from => stored[run.place()].copy_from_slice(&bytes),
+                Ok(_) => return Ok(Some(format!("object {} is too short", far.object))),
+                Err(error) => return self.lost(far, error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn lost(&self, far: &Far, error: ObjectError) -> Result<Option<String>, StoreError> {
+        match error {
+            ObjectError::NotFound(_) => {
+                Ok(Some(format!("pack {} is missing: repository {} has no object {}", far.pack, self.name, far.object)))
+            }
+            error => Err(self.failed(error)),
+        }
+    }
+
+    fn has(&self, object: &str) -> bool {
+        let packs = self.packs();
+        packs.under_way.contains(object) || packs.kept.iter().any(|(name, _)| name == object)
+    }
+
+    /// A pack as a whole; brought once, however many ask for it at the same time.
+    fn whole(&self, object: &str, length: usize) -> Result<Arc<Vec<u8>>, ObjectError> {
+        let mut packs = self.packs();
+        loop {
+            if let Some(at) = packs.kept.iter().position(|(name, _)| name == object)
+                && let Some((name, pack)) = packs.kept.remove(at)
+            {
+                packs.kept.push_back((name, pack.clone()));
+                return Ok(pack);
+            }
+            if !packs.under_way.contains(object) {
+                break;
+            }
+            packs = self.brought.wait(packs).unwrap_or_else(PoisonError::into_inner);
+        }
+        packs.under_way.insert(object.to_string());
+        drop(packs);
+        let got = self.objects.get(object, None, length.min(LARGEST_OBJECT)).map(Arc::new);
+        let mut packs = self.packs();
+        packs.under_way.remove(object);
+        if let Ok(pack) = &got {
+            packs.kept.push_back((object.to_string(), pack.clone()));
+            if packs.kept.len() > KEPT_PACKS {
+                packs.kept.pop_front();
+            }
+        }
+        self.brought.notify_all();
+        got
+    }
+
+    fn packs(&self) -> MutexGuard<'_, Packs> {
+        self.packs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
