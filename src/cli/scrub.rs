@@ -19,6 +19,9 @@ pub struct Scrub {
     /// Stored bytes to read a second, MiB or with a unit as in 1G; else as fast as it goes
     #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
     rate: Option<u64>,
+    /// Read all that lies in repositories too, instead of one chunk of each object
+    #[arg(long)]
+    full: bool,
 }
 
 fn parse_rate(text: &str) -> Result<u64, String> {
@@ -32,14 +35,15 @@ fn parse_rate(text: &str) -> Result<u64, String> {
 pub fn run(args: &Scrub, context: &Context) -> Result<(), CliError> {
     let client = context.client()?;
     let bar = Bar::new(context, "scrubbing");
-    let order = json!({"older_than_days": args.older_than, "bytes_per_second": args.rate});
+    let order = json!({"older_than_days": args.older_than, "bytes_per_second": args.rate, "full": args.full});
     let task = progress::run_task(&client, &bar, "/ops/scrub/", order)?;
     drop(bar);
     let list = |name: &str| task["result"][name].as_array().cloned().unwrap_or_default();
     let (corrupt, healed) = (list("corrupt"), list("healed"));
     let number = |name: &str| task["result"][name].as_u64().unwrap_or(0);
     let (unused, unsettled) = (number("unused"), number("unsettled"));
-    let whole = corrupt.is_empty() && healed.is_empty() && unused + unsettled == 0;
+    let unreachable = task["result"]["unreachable"].as_object().cloned().unwrap_or_default();
+    let whole = corrupt.is_empty() && healed.is_empty() && unused + unsettled == 0 && unreachable.is_empty();
     context.show(&task, |task| match whole {
         true => details(&task["result"]) + "every chunk is as it was stored\n",
         false => any_table(&[corrupt.clone(), healed.clone()].concat()),
@@ -56,10 +60,16 @@ pub fn run(args: &Scrub, context: &Context) -> Result<(), CliError> {
             "{unsettled} packs have damage that running work may use; scrub again when that is done, and look into the daemon's log"
         )));
     }
+    if let Some((name, reason)) = unreachable.iter().next() {
+        return Err(CliError::failed(format!(
+            "repository {name}: {}; what lies there was not read; scrub again when `cofferd repository test {name}` says that it works",
+            reason.as_str().unwrap_or_default()
+        )));
+    }
     match whole {
         true => Ok(()),
         false => Err(CliError::failed(format!(
-            "{} damaged parts of backups were stored anew, and {unused} damaged chunks are needed by no backup; look after the coffer's disk",
+            "{} damaged parts of backups were stored anew, and {unused} damaged chunks are needed by no backup; look after the disk, or the repository, that lost them",
             healed.len()
         ))),
     }

@@ -10,7 +10,7 @@ use super::path_tests::Bench;
 use super::EngineError;
 use crate::objects::{Cancel, Listed, ObjectError, Objects};
 use crate::store::format::{CHUNK_SIZE, PACK_BYTES};
-use crate::store::{Home, Mark, Remote, Store, StoreError};
+use crate::store::{Depth, Home, Mark, Remote, Store, StoreError};
 
 const CHUNK: usize = CHUNK_SIZE as usize;
 const ID: i64 = 7;
@@ -129,6 +129,13 @@ impl Host {
         self.bench.store.upload(&self.remote, &Arc::default(), |upload| upload.finish_all()).unwrap();
         assert_eq!(self.bench.store.sweep(&self.remote, "backups/", |_, _| Ok(true)).unwrap(), 0);
         self.bench.store.empty_trash(&self.remote, true, &AtomicBool::new(false)).unwrap();
+    }
+
+    /// Looks at one chunk of each pack. Returns how many chunks are found damaged.
+    fn sample(&self) -> usize {
+        let packs = self.bench.store.scrub_due(i64::MAX, (i64::MIN, 0), 1000).unwrap();
+        let look = |pack| self.bench.store.scrub_pack(pack, Depth::Sample, |_| Ok(())).unwrap().unwrap().bad.len();
+        packs.iter().map(|due| look(due.pack)).sum()
     }
 
     fn assert_restores(&self, map: i64, bytes: &[u8]) {
@@ -318,4 +325,42 @@ fn a_lost_object_is_damage_and_an_unreachable_repository_is_not() {
     host.bench.store.remotes.replace([].into_iter());
     let error = host.bench.restore(map, bytes.len()).unwrap_err();
     assert!(matches!(error, EngineError::Store(StoreError::Repository(..))), "{error}");
+}
+
+#[test]
+fn the_scrub_reads_a_sample_and_all_of_a_pack_in_which_something_is_wrong() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    host.back_up(&random(1, 100));
+    let before = cloud.0.got.load(Ordering::SeqCst);
+    assert_eq!(host.sample(), 0);
+    let got = cloud.0.got.load(Ordering::SeqCst) - before;
+    let packs = cloud.names("packs/");
+    assert!(got <= (packs.len() * CHUNK) as u64, "{got} bytes for {} packs", packs.len());
+    cloud.delete(&packs[3]).unwrap();
+    assert_eq!(host.sample(), host.bench.number(&format!("SELECT slots FROM pack_toc WHERE object = '{}'", packs[3])) as usize);
+}
+
+#[test]
+fn what_a_repository_has_lost_is_stored_there_anew_and_never_listed_from_elsewhere() {
+    for in_the_coffer in [true, false] {
+        let cloud = Cloud::default();
+        let host = Host::taking(&cloud, "one", false);
+        let bytes = random(1, 60);
+        if in_the_coffer {
+            host.bench.back_up(&bytes);
+        }
+        let map = host.back_up(&bytes);
+        cloud.delete(&cloud.names("packs/")[1]).unwrap();
+        let lost = host.sample();
+        let volumes: &[(i64, &[u8])] = if in_the_coffer { &[] } else { &[(map, &bytes)] };
+        assert_eq!(host.bench.mend(volumes), if in_the_coffer { (0, lost) } else { (lost, 0) });
+        host.assert_restores(map, &bytes);
+        host.bench.store.upload(&host.remote, &Arc::default(), |upload| upload.finish_all()).unwrap();
+        let (names, hash) = host.bench.content(map);
+        let rescue = Host::taking(&cloud, "two", true);
+        let adopted = rescue.bench.store.adopt(&rescue.remote, &AtomicBool::new(false), &|_| {}).unwrap();
+        let map = rescue.bench.write(|tx| Store::adopt_map(tx, ID, &adopted, bytes.len() as u64, CHUNK_SIZE, &names, &hash)).unwrap();
+        rescue.assert_restores(map, &bytes);
+    }
 }

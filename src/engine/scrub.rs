@@ -1,8 +1,8 @@
 //! The scrub: what is stored is read again, the pack first that was not read for the longest time, so that what a disk loses
 //! is known, and where it can be is mended, before somebody needs it.
 //!
-//! In the background it reads at a low rate what was not read for some weeks. What it finds damaged, the backups concerned get
-//! whole again from another copy in the coffer or from their live volume; else they are Erred. How far it has come is written
+//! In the background it reads at a low rate what was not read for some weeks; of packs in repositories only a sample. What it finds damaged, the backups concerned get
+//! whole again from another copy or from their live volume; else they are Erred. How far it has come is written
 //! down from time to time, so a restart goes on where it was.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -24,7 +24,7 @@ use crate::clock;
 use crate::model::backup::BackupState;
 use crate::source::{Buffer, Source};
 use crate::store::format::Address;
-use crate::store::{self, Bad, Concern, Corrupt, Place, StoreError};
+use crate::store::{self, Bad, Concern, Corrupt, Depth, Place, StoreError};
 
 /// Packs, and time, after which is written down what was verified.
 const PACKS_AT_ONCE: usize = 64;
@@ -67,6 +67,8 @@ pub struct ScrubReport {
     unused: u64,
     /// Packs whose damage is not dealt with for good, mostly because running work uses it. They stay due.
     unsettled: u64,
+    /// Repositories that could not be read, and why. What lies there stays due.
+    unreachable: BTreeMap<String, String>,
 }
 
 impl ScrubReport {
@@ -74,7 +76,7 @@ impl ScrubReport {
         let mut backups: Vec<&String> = self.backups.iter().collect();
         backups.sort_unstable();
         json!({"packs": self.packs, "chunks": self.chunks, "bytes": self.bytes, "corrupt": self.corrupt, "healed": self.healed,
-            "backups": backups, "unused": self.unused, "unsettled": self.unsettled})
+            "backups": backups, "unused": self.unused, "unsettled": self.unsettled, "unreachable": self.unreachable})
     }
 }
 
@@ -89,7 +91,7 @@ impl Engine {
         let _ = rustix::process::nice(NICENESS);
         let mut not_before = Instant::now();
         while let Some(before) = self.next_scrub(not_before) {
-            match self.scrub(before, Rate::Configured, &Progress::default(), &self.maintenance.stop) {
+            match self.scrub(before, Rate::Configured, Depth::Sample, &Progress::default(), &self.maintenance.stop) {
                 Ok(report) => log::debug!("scrub: {}", report.to_json()),
                 Err(EngineError::Cancelled) => {}
                 Err(error) => log::error!("the scrub stopped and begins again later: {error}"),
@@ -123,21 +125,31 @@ impl Engine {
     }
 
     /// Reads and verifies all packs that were not verified since `before`, and deals with what is damaged.
-    pub fn scrub(&self, before: i64, rate: Rate, progress: &Progress, cancel: &AtomicBool) -> Result<ScrubReport, EngineError> {
+    pub fn scrub(
+        &self,
+        before: i64,
+        rate: Rate,
+        depth: Depth,
+        progress: &Progress,
+        cancel: &AtomicBool,
+    ) -> Result<ScrubReport, EngineError> {
         progress.total.store(self.store.scrub_due_bytes(before)?, Ordering::Relaxed);
-        let pass = Pass { engine: self, rate, progress, cancel, paid: Instant::now(), report: ScrubReport::default(), batch: Batch::new() };
-        pass.run(before)
+        let (report, unreachable) = (ScrubReport::default(), HashSet::new());
+        Pass { engine: self, rate, depth, progress, cancel, paid: Instant::now(), report, unreachable, batch: Batch::new() }.run(before)
     }
 }
 
 struct Pass<'a> {
     engine: &'a Engine,
     rate: Rate,
+    depth: Depth,
     progress: &'a Progress,
     cancel: &'a AtomicBool,
     /// When what was read so far would have been read at just the rate.
     paid: Instant,
     report: ScrubReport,
+    /// Repositories that are asked nothing more.
+    unreachable: HashSet<i64>,
     batch: Batch,
 }
 
@@ -166,13 +178,24 @@ impl Pass<'_> {
                 self.settle()?;
                 return Ok(self.report);
             }
-            for (at, pack) in due {
-                if let Err(error) = self.read(pack) {
-                    // What was read is not read again; damage is found again by the next pass.
-                    self.engine.store.set_verified(&self.batch.packs, clock::now_ms())?;
-                    return Err(error.into());
+            for due in due {
+                last = (due.at, due.pack);
+                if self.unreachable.contains(&due.repository) {
+                    continue;
                 }
-                last = (at, pack);
+                match self.read(due.pack) {
+                    Ok(()) => {}
+                    Err(StoreError::Repository(name, reason)) => {
+                        log::warn!("repository {name} cannot be scrubbed now: {reason}");
+                        self.unreachable.insert(due.repository);
+                        self.report.unreachable.insert(name, reason);
+                    }
+                    Err(error) => {
+                        // What was read is not read again; damage is found again by the next pass.
+                        self.engine.store.set_verified(&self.batch.packs, clock::now_ms())?;
+                        return Err(error.into());
+                    }
+                }
                 if self.batch.packs.len() + self.batch.damaged.len() >= PACKS_AT_ONCE || self.batch.begun.elapsed() >= LONGEST_BATCH {
                     self.settle()?;
                 }
@@ -183,11 +206,11 @@ impl Pass<'_> {
     fn read(&mut self, pack: i64) -> Result<(), StoreError> {
         let (engine, rate, cancel, paid) = (self.engine, self.rate, self.cancel, &mut self.paid);
         pause(engine, rate, cancel, paid, 0)?;
-        let Some(found) = engine.store.scrub_pack(pack, |bytes| pause(engine, rate, cancel, paid, bytes))? else { return Ok(()) };
+        let Some(found) = engine.store.scrub_pack(pack, self.depth, |bytes| pause(engine, rate, cancel, paid, bytes))? else { return Ok(()) };
         self.report.packs += 1;
         self.report.chunks += found.chunks;
         self.report.bytes += found.bytes;
-        self.progress.read.fetch_add(found.bytes, Ordering::Relaxed);
+        self.progress.read.fetch_add(found.bytes + found.spared, Ordering::Relaxed);
         if found.bad.is_empty() {
             self.batch.packs.push(pack);
         } else {
@@ -317,9 +340,9 @@ impl Engine {
             if cancel.load(Ordering::Relaxed) {
                 return Err(EngineError::Cancelled);
             }
-            if mender.find_copy(bad)? {
-                cure.healed.insert(place.address, "another copy in the coffer".to_string());
-            } else if let Some(label) = disks.find(place, |raw| mender.put(bad, raw))? {
+            if mender.find_copy(place, bad)? {
+                cure.healed.insert(place.address, "another copy".to_string());
+            } else if let Some(label) = disks.find(place, |raw| mender.put(place, bad, raw))? {
                 cure.healed.insert(place.address, format!("the live {label}"));
             }
         }

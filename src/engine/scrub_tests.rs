@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::path_tests::{Bench, CHUNK, Random, noise, random_image};
 use crate::store::format::Address;
-use crate::store::{Bad, Concern};
+use crate::store::{Bad, Concern, Depth};
 
 impl Bench {
     /// Reads all packs; each is verified now, in the order of their age.
     fn scrub(&self, at: i64) -> Vec<Bad> {
         let due = self.store.scrub_due(i64::MAX, (i64::MIN, 0), usize::MAX >> 1).unwrap();
-        assert!(due.is_sorted());
+        assert!(due.is_sorted_by_key(|due| (due.at, due.pack)));
         let mut found = Vec::new();
-        for (_, pack) in &due {
-            found.extend(self.store.scrub_pack(*pack, |_| Ok(())).unwrap().unwrap().bad);
+        for due in &due {
+            found.extend(self.store.scrub_pack(due.pack, Depth::All, |_| Ok(())).unwrap().unwrap().bad);
         }
-        self.store.set_verified(&due.iter().map(|(_, pack)| *pack).collect::<Vec<_>>(), at).unwrap();
+        self.store.set_verified(&due.iter().map(|due| due.pack).collect::<Vec<_>>(), at).unwrap();
         found
     }
 
@@ -35,7 +35,7 @@ impl Bench {
     }
 
     /// Stores what is damaged anew from these volumes. Returns how many chunks came from them, and how many from copies.
-    fn mend(&self, volumes: &[(i64, &[u8])]) -> (usize, usize) {
+    pub(super) fn mend(&self, volumes: &[(i64, &[u8])]) -> (usize, usize) {
         let concern = self.concern();
         let mut mender = self.store.mender().unwrap();
         let (mut put, mut copied) = (BTreeSet::new(), BTreeSet::new());
@@ -44,13 +44,13 @@ impl Bench {
             if put.contains(&place.address) || copied.contains(&place.address) {
                 continue;
             }
-            if mender.find_copy(bad).unwrap() {
+            if mender.find_copy(place, bad).unwrap() {
                 copied.insert(place.address);
                 continue;
             }
             for (_, bytes) in volumes.iter().filter(|(map, _)| *map == place.map) {
                 let raw = &bytes[place.offset as usize..][..place.length as usize];
-                if mender.put(bad, raw).unwrap() {
+                if mender.put(place, bad, raw).unwrap() {
                     put.insert(place.address);
                 }
             }
@@ -148,13 +148,13 @@ fn a_damaged_base_is_told_of_its_deltas_too_and_each_is_healed_by_itself() {
     let second = bench.back_up(&after);
     bench.flip("pack", "data", 1, 7 * CHUNK + 30_000);
     // As the base's own pack shows it.
-    let found = bench.store.scrub_pack(1, |_| Ok(())).unwrap().unwrap();
+    let found = bench.store.scrub_pack(1, Depth::All, |_| Ok(())).unwrap().unwrap();
     let concern = bench.concern_of(found.bad);
     let places: Vec<_> = concern.places.iter().map(|place| (place.map, place.offset)).collect();
     assert_eq!(places, [(first, 7 * CHUNK as u64), (second, 7 * CHUNK as u64)]);
     assert_eq!(concern.unused, 0);
     // As the delta's pack does.
-    let found = bench.store.scrub_pack(2, |_| Ok(())).unwrap().unwrap();
+    let found = bench.store.scrub_pack(2, Depth::All, |_| Ok(())).unwrap().unwrap();
     assert_eq!(found.bad.iter().map(|bad| bad.address).collect::<BTreeSet<_>>(), [Address::new(1, 7), Address::new(2, 0)].into());
     // The live volume has what the second backup has.
     assert_eq!(bench.mend(&[(first, &after), (second, &after)]), (1, 0));
@@ -221,13 +221,13 @@ fn the_oldest_come_first_and_new_packs_are_young() {
     assert!((now - 60_000..=now).contains(&oldest));
     assert_eq!(bench.store.scrub_due_bytes(now - 60_000).unwrap(), 0);
     bench.execute("UPDATE verified SET at = 100 - pack");
-    let due = |before, after, limit| bench.store.scrub_due(before, after, limit).unwrap();
+    let due = |before, after, limit| -> Vec<_> { bench.store.scrub_due(before, after, limit).unwrap().iter().map(|due| (due.at, due.pack)).collect() };
     assert_eq!(due(100, (i64::MIN, 0), 2), [(96, 4), (97, 3)]);
     assert_eq!(due(100, (97, 3), 2), [(98, 2), (99, 1)]);
     assert_eq!(due(98, (i64::MIN, 0), 9), [(96, 4), (97, 3)]);
     bench.store.set_verified(&[4, 77], 200).unwrap();
     assert_eq!((bench.store.scrub_oldest().unwrap(), bench.number("SELECT count(*) FROM verified")), (Some(97), 4));
-    assert!(bench.store.scrub_pack(77, |_| Ok(())).unwrap().is_none());
+    assert!(bench.store.scrub_pack(77, Depth::All, |_| Ok(())).unwrap().is_none());
     assert_eq!(bench.store.scrub_due_bytes(99).unwrap(), 2 * (32 * CHUNK) as u64);
 }
 
@@ -244,8 +244,8 @@ fn nothing_is_blamed_beside_backups_deletions_and_collections() {
         let scrubber = scope.spawn(|| {
             let mut packs = 0;
             while !stop.load(Ordering::Relaxed) {
-                for (_, pack) in bench.store.scrub_due(i64::MAX, (i64::MIN, 0), 1000).unwrap() {
-                    let Some(report) = bench.store.scrub_pack(pack, |_| Ok(())).unwrap() else { continue };
+                for due in bench.store.scrub_due(i64::MAX, (i64::MIN, 0), 1000).unwrap() {
+                    let Some(report) = bench.store.scrub_pack(due.pack, Depth::All, |_| Ok(())).unwrap() else { continue };
                     packs += 1;
                     let concern = bench.concern_of(report.bad);
                     assert!(concern.places.is_empty() && concern.unused == 0, "{concern:?}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::codec::{Base, Decoder, Encoder};
 use super::format::{self, Address, CHUNK_SIZE, ENTRY_BYTES, Encoding, Entry, Hash, PACK_SLOTS, SEGMENT_CHUNKS, Toc, ZERO_HASH};
 use super::read::{MapReader, Piece, ReadError};
-use super::{Claim, GcOptions, Store, StoreError};
+use super::{Claim, Depth, GcOptions, Store, StoreError};
 use crate::db::Db;
 use crate::fuzz::Input;
 
@@ -238,7 +238,7 @@ fn visit(bench: &Bench, maps: &[i64], names: &HashSet<Hash>) {
         store.check_map(*map, &|_| {}, &never).map(drop).unwrap_or_else(fine);
     }
     for pack in 1..5 {
-        store.scrub_pack(pack, |_| Ok(())).map(drop).unwrap_or_else(fine);
+        store.scrub_pack(pack, Depth::All, |_| Ok(())).map(drop).unwrap_or_else(fine);
     }
     let claims: Vec<Claim> = maps.iter().map(|map| Claim { map: *map, owner: 0 }).collect();
     store.usage(&claims, &never).map(drop).unwrap_or_else(fine);

@@ -38,6 +38,8 @@ pub struct Ingest<'a> {
 pub enum Home<'a> {
     Coffer,
     Repository(&'a Upload<'a>),
+    /// A repository, to which it is sent by whoever comes next.
+    Later(i64),
 }
 
 impl Home<'_> {
@@ -46,6 +48,7 @@ impl Home<'_> {
         match self {
             Home::Coffer => None,
             Home::Repository(upload) => Some(upload.repository()),
+            Home::Later(id) => Some(id),
         }
     }
 
@@ -129,7 +132,7 @@ impl<'a> Ingest<'a> {
     /// what lies beside the chunks that were found. It is held like one that was found.
     pub fn base(&self, chunk: u64) -> Result<Option<FullChunk>, StoreError> {
         // To be compared with, the base would have to be downloaded, which mostly costs as much as the delta saves.
-        if let Home::Repository(_) = self.home {
+        if self.home.id().is_some() {
             return Ok(None);
         }
         let address = match &self.bases {
@@ -397,7 +400,7 @@ impl<'a> Writer<'a> {
         self.ingest.pending().clear();
         self.waiting += pack.len as u64;
         match self.ingest.home {
-            Home::Coffer => Ok(()),
+            Home::Coffer | Home::Later(_) => Ok(()),
             Home::Repository(upload) => upload.offer(),
         }
     }

@@ -1,6 +1,7 @@
 //! Which backups need a damaged chunk, and how they get a whole one: it is stored anew, and the segments that list the damaged
 //! one list the new one from then on.
 
+use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,6 +26,8 @@ const MAPS_AT_ONCE: i64 = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     pub map: i64,
+    /// Where the map's chunks lie: 0 in the coffer.
+    pub repository: i64,
     pub offset: u64,
     pub length: u64,
     pub address: Address,
@@ -125,20 +128,21 @@ impl Store {
         loop {
             let maps = self.db.read(|c| {
                 let mut statement =
-                    c.prepare_cached("SELECT id, size, chunk_size, segments FROM volume_map WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+                    c.prepare_cached("SELECT id, repository, size, chunk_size, segments FROM volume_map WHERE id > ?1 ORDER BY id LIMIT ?2")?;
                 let rows = statement.query_map([after, MAPS_AT_ONCE], |row| {
-                    Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64, row.get::<_, Vec<u8>>(3)?))
+                    let (size, chunk_size) = (row.get::<_, i64>(2)? as u64, row.get::<_, i64>(3)? as u64);
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, size, chunk_size, row.get::<_, Vec<u8>>(4)?))
                 })?;
                 Ok::<_, StoreError>(rows.collect::<Result<Vec<_>, _>>()?)
             })?;
             let Some((last, ..)) = maps.last() else { return Ok(places) };
             after = *last;
-            for (map, size, chunk_size, segments) in maps {
+            for (map, repository, size, chunk_size, segments) in maps {
                 let segments = format::segments_from_bytes(&segments).unwrap_or_default();
                 for (number, (at, address)) in segments.iter().enumerate().flat_map(|(n, id)| lists.get(id).into_iter().flatten().map(move |l| (n, *l))) {
                     let offset = (number * SEGMENT_CHUNKS + at) as u64 * chunk_size;
                     let length = chunk_size.min(size.saturating_sub(offset));
-                    places.push(Place { map, offset, length, address });
+                    places.push(Place { map, repository, offset, length, address });
                 }
             }
         }
@@ -147,49 +151,81 @@ impl Store {
     /// Begins to store damaged chunks anew.
     pub fn mender(&self) -> Result<Mender<'_>, StoreError> {
         let encoder = Encoder::new().map_err(StoreError::Codec)?;
-        Ok(Mender { store: self, ingest: self.begin(Home::Coffer, None)?, encoder, pack: None, moved: HashMap::new() })
+        Ok(Mender { store: self, encoder, wards: HashMap::new(), moved: HashMap::new() })
     }
 }
 
 /// Takes whole chunks for damaged ones. What it finds or stores is safe from garbage collection until it is dropped.
 pub struct Mender<'a> {
     store: &'a Store,
-    ingest: Ingest<'a>,
     encoder: Encoder,
-    pack: Option<PackDraft>,
+    /// By repository, because a segment lists chunks of its own alone.
+    wards: HashMap<i64, Ward<'a>>,
     /// From the damaged chunk to the whole one.
     moved: HashMap<Address, Address>,
 }
 
-impl Mender<'_> {
-    /// Takes another copy that the coffer has of this chunk; false if there is none. A later backup of the same data may have
-    /// stored it anew.
-    pub fn find_copy(&mut self, bad: &Bad) -> Result<bool, StoreError> {
+/// What is mended in one place, the coffer or a repository.
+struct Ward<'a> {
+    ingest: Ingest<'a>,
+    pack: Option<PackDraft>,
+}
+
+impl<'a> Mender<'a> {
+    fn ward(&mut self, repository: i64) -> Result<&mut Ward<'a>, StoreError> {
+        Ok(match self.wards.entry(repository) {
+            MapEntry::Occupied(ward) => ward.into_mut(),
+            MapEntry::Vacant(none) => {
+                let home = if repository == 0 { Home::Coffer } else { Home::Later(repository) };
+                none.insert(Ward { ingest: self.store.begin(home, None)?, pack: None })
+            }
+        })
+    }
+
+    /// Takes another copy that is stored of the chunk that is damaged here; false if there is none. A later backup of the same data may
+    /// have stored it anew, or one that lies elsewhere.
+    pub fn find_copy(&mut self, place: &Place, bad: &Bad) -> Result<bool, StoreError> {
+        let store = self.store;
         // Each copy that turns out to be damaged leaves the index.
-        while let Some(copy) = self.ingest.find(0, &bad.hash)? {
-            if read::is_whole(self.store, copy, &bad.hash)? {
+        while let Some(copy) = self.ward(place.repository)?.ingest.find(0, &bad.hash)? {
+            if read::whole_chunk(store, copy, &bad.hash)?.is_some() {
                 self.moved.insert(bad.address, copy);
                 return Ok(true);
+            }
+        }
+        let copies = store.state.lock().index.candidates(&bad.hash);
+        for copy in copies {
+            let toc = store.db.read(|c| Stored::load(c, copy.pack()))?;
+            if toc.as_ref().and_then(|stored| stored.toc()?.entry(copy.slot())).is_none_or(|entry| entry.hash != bad.hash) {
+                continue; // another chunk with the same beginning of its name
+            }
+            match read::whole_chunk(store, copy, &bad.hash) {
+                Ok(Some(raw)) => return self.put(place, bad, &raw),
+                // One that cannot be reached now is no copy.
+                Ok(None) | Err(StoreError::Repository(..)) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(false)
     }
 
     /// Takes these bytes, if they are the chunk's.
-    pub fn put(&mut self, bad: &Bad, raw: &[u8]) -> Result<bool, StoreError> {
+    pub fn put(&mut self, place: &Place, bad: &Bad, raw: &[u8]) -> Result<bool, StoreError> {
         if *blake3::hash(raw).as_bytes() != bad.hash {
             return Ok(false);
         }
-        if self.pack.as_ref().is_some_and(PackDraft::is_full) {
+        let store = self.store;
+        if self.ward(place.repository)?.pack.as_ref().is_some_and(PackDraft::is_full) {
             self.commit_with(&[])?;
         }
-        let pack = match &mut self.pack {
-            Some(pack) => pack,
-            none => none.insert(PackDraft::new(self.store, 0)?),
-        };
         let (encoding, stored) = self.encoder.encode(raw, None);
+        let ward = self.ward(place.repository)?;
+        let pack = match &mut ward.pack {
+            Some(pack) => pack,
+            none => none.insert(PackDraft::new(store, place.repository)?),
+        };
         let address = pack.push(bad.hash, raw.len() as u32, encoding, stored);
-        self.ingest.lease.hold(0, address);
+        ward.ingest.lease.hold(0, address);
         self.moved.insert(bad.address, address);
         Ok(true)
     }
@@ -205,22 +241,18 @@ impl Mender<'_> {
         Ok(self.store.db.checkpoint()?)
     }
 
-    /// One transaction with the open pack, if there is one, and the segments that list its chunks.
+    /// One transaction with the open packs and the segments that list their chunks.
     fn commit_with(&mut self, segments: &[i64]) -> Result<(), StoreError> {
-        let pack = self.pack.take();
-        let bytes = pack.as_ref().map_or(0, |pack| pack.len as u64);
+        let packs: Vec<PackDraft> = self.wards.values_mut().filter_map(|ward| ward.pack.take()).collect();
+        let bytes = packs.iter().map(|pack| pack.len as u64).sum();
         if !self.store.db.make_room_for(bytes)? {
             return Err(StoreError::Full);
         }
         self.store.db.write(|tx| {
-            if let Some(pack) = &pack {
-                pack.insert(tx)?;
-            }
+            packs.iter().try_for_each(|pack| pack.insert(tx))?;
             segments.iter().try_for_each(|id| repoint(tx, *id, &self.moved))
         })?;
-        if let Some(pack) = pack {
-            pack.announce(self.store);
-        }
+        packs.iter().for_each(|pack| pack.announce(self.store));
         Ok(())
     }
 }
@@ -235,7 +267,7 @@ fn repoint(tx: &Transaction, id: i64, moved: &HashMap<Address, Address>) -> Resu
     let new: Vec<Address> = old.iter().map(|address| *moved.get(address).unwrap_or(address)).collect();
     if new != old {
         let chunks = format::addresses_to_bytes(&new);
-        tx.prepare_cached("UPDATE segment SET format = ?2, chunks = ?3 WHERE id = ?1")?.execute((id, FORMAT, chunks))?;
+        tx.prepare_cached("UPDATE segment SET format = ?2, chunks = ?3, staged = repository <> 0 WHERE id = ?1")?.execute((id, FORMAT, chunks))?;
     }
     Ok(())
 }

@@ -45,7 +45,7 @@ pub use intake::{Finished, Home, Ingest, Same, Sealed, Writer};
 pub use mend::{Concern, Place};
 pub use read::{Corrupt, LARGEST_CHUNK};
 pub use remote::{Remote, Remotes};
-pub use scrub::Bad;
+pub use scrub::{Bad, Depth};
 pub use upload::Upload;
 pub use usage::{Claim, Size, Usage};
 

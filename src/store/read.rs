@@ -474,8 +474,8 @@ pub(super) fn full_chunk(store: &Store, address: Address, hash: &Hash) -> Result
     }
 }
 
-/// Is the chunk of this name at this address as it was stored? One that is not is not shared by later backups.
-pub(super) fn is_whole(store: &Store, address: Address, hash: &Hash) -> Result<bool, StoreError> {
+/// The chunk of this name at this address. None if it is not as it was stored: then later backups do not share it.
+pub(super) fn whole_chunk(store: &Store, address: Address, hash: &Hash) -> Result<Option<Vec<u8>>, StoreError> {
     let (mut stored, mut faults) = (Vec::new(), [None]);
     let mut decoder = Decoder::new().map_err(StoreError::Codec)?;
     let Fetched { found, bases, far } = store.db.read(|c| {
@@ -493,11 +493,11 @@ pub(super) fn is_whole(store: &Store, address: Address, hash: &Hash) -> Result<b
         let base = bases.first().map_or(Some(Vec::new()), |base| decode(base, &[]))?;
         decode(found.first()?, &base)
     });
-    if whole.flatten().is_some() {
-        return Ok(true);
+    let whole = whole.flatten();
+    if whole.is_none() {
+        store.distrust(&[(address, *hash)]);
     }
-    store.distrust(&[(address, *hash)]);
-    Ok(false)
+    Ok(whole)
 }
 
 /// A chunk to be read.
@@ -765,6 +765,7 @@ pub(super) fn damage(error: rusqlite::Error) -> Result<String, StoreError> {
 mod tests {
     use super::*;
     use crate::db::Db;
+    use crate::store::Depth;
     use crate::store::codec::{Base, Encoder};
 
     /// Small chunks that are deltas to the largest bases there may be, all of which name the same bytes.
@@ -822,7 +823,7 @@ mod tests {
         };
         MapReader::open(&store, 1).unwrap().for_each(1, &AtomicBool::new(false), |size| vec![0; size], visit).unwrap();
         assert!(found.into_inner().unwrap() == volume);
-        let report = store.scrub_pack(2, |bytes| { assert!(bytes <= MOST_AT_ONCE as u64, "{bytes}"); Ok(()) }).unwrap().unwrap();
+        let report = store.scrub_pack(2, Depth::All, |bytes| { assert!(bytes <= MOST_AT_ONCE as u64, "{bytes}"); Ok(()) }).unwrap().unwrap();
         assert_eq!((report.chunks, report.bad.len()), (20, 0));
     }
 }

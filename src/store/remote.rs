@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::codec::Decoder;
 use super::fence::Mark;
-use super::format::Encoding;
+use super::format::{Encoding, Entry};
 use super::object::pack_head_bytes;
 use super::read::{Far, LARGEST_CHUNK};
 use super::toc::Stored;
@@ -92,6 +92,17 @@ impl Store {
     }
 }
 
+/// Are these the stored bytes of this chunk? Deltas are not stored in repositories.
+fn is_chunk(decoder: &mut Decoder, entry: &Entry, stored: &[u8]) -> bool {
+    match entry.encoding() {
+        None | Some(Encoding::Delta { .. }) => false,
+        Some(encoding) => {
+            let mut raw = vec![0; (entry.raw as usize).min(LARGEST_CHUNK)];
+            decoder.decode(encoding, stored, &[], &mut raw).is_ok() && *blake3::hash(&raw).as_bytes() == entry.hash
+        }
+    }
+}
+
 impl Store {
     /// The data of a pack that lies in an object, every chunk of it compared with its name; None if it cannot be had, which is
     /// logged.
@@ -109,13 +120,10 @@ impl Store {
         };
         data.drain(..head);
         let mut decoder = Decoder::new().map_err(StoreError::Codec)?;
-        let whole = toc.entries().all(|entry| match entry.encoding() {
-            None => true,
-            Some(Encoding::Delta { .. }) => false,
-            Some(encoding) => data.get(entry.offset as usize..entry.offset as usize + entry.stored as usize).is_some_and(|bytes| {
-                let mut raw = vec![0; (entry.raw as usize).min(LARGEST_CHUNK)];
-                decoder.decode(encoding, bytes, &[], &mut raw).is_ok() && *blake3::hash(&raw).as_bytes() == entry.hash
-            }),
+        let mut live = toc.entries().filter(|entry| entry.encoding().is_some());
+        let whole = live.all(|entry| {
+            let bytes = data.get(entry.offset as usize..entry.offset as usize + entry.stored as usize);
+            bytes.is_some_and(|bytes| is_chunk(&mut decoder, &entry, bytes))
         });
         Ok(whole.then_some(data))
     }
@@ -195,6 +203,16 @@ impl Remote {
             }
         }
         Ok(None)
+    }
+
+    /// Is this chunk of a pack of so many slots there as it was stored? One that cannot be reached is an error.
+    pub(super) fn is_whole(&self, object: &str, slots: usize, entry: &Entry) -> Result<bool, StoreError> {
+        let from = (pack_head_bytes(slots) + entry.offset as usize) as u64;
+        match self.objects.get(object, Some(from..from + u64::from(entry.stored)), entry.stored as usize) {
+            Ok(bytes) => Ok(is_chunk(&mut Decoder::new().map_err(StoreError::Codec)?, entry, &bytes)),
+            Err(ObjectError::NotFound(_)) => Ok(false),
+            Err(error) => Err(self.failed(error)),
+        }
     }
 
     fn lost(&self, far: &Far, error: ObjectError) -> Result<Option<String>, StoreError> {

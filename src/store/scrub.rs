@@ -24,12 +24,31 @@ pub struct Bad {
     pub delta: bool,
 }
 
+/// How much of a pack is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// All of it if it lies in the coffer. Of an object one chunk, drawn by lot; all of it if there is something wrong with that.
+    Sample,
+    All,
+}
+
+/// A pack that is to be read.
+pub struct Due {
+    /// When it was verified.
+    pub at: i64,
+    pub pack: i64,
+    /// Where it lies: 0 in the coffer.
+    pub repository: i64,
+}
+
 /// What the look through a pack has found.
 #[derive(Debug, Default)]
 pub struct PackReport {
     pub chunks: u64,
-    /// Stored bytes of its chunks.
+    /// Stored bytes of its chunks that were read.
     pub bytes: u64,
+    /// Those of which nothing was read, because the sample stands for them.
+    pub spared: u64,
     pub bad: Vec<Bad>,
 }
 
@@ -59,12 +78,16 @@ struct Tools {
 }
 
 impl Store {
-    /// Up to `limit` packs that were not verified since `before`, as (when, number) in this order, from beyond `after` on.
-    pub fn scrub_due(&self, before: i64, after: (i64, i64), limit: usize) -> Result<Vec<(i64, i64)>, StoreError> {
+    /// Up to `limit` packs that were not verified since `before`, by (when, number), from beyond `after` on.
+    pub fn scrub_due(&self, before: i64, after: (i64, i64), limit: usize) -> Result<Vec<Due>, StoreError> {
         self.db.read(|c| {
-            let mut statement =
-                c.prepare_cached("SELECT at, pack FROM verified WHERE at < ?1 AND (at, pack) > (?2, ?3) ORDER BY at, pack LIMIT ?4")?;
-            let rows = statement.query_map((before, after.0, after.1, limit as i64), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let mut statement = c.prepare_cached(
+                "SELECT at, pack, ifnull(repository, 0) FROM verified LEFT JOIN pack_toc ON id = pack
+                 WHERE at < ?1 AND (at, pack) > (?2, ?3) ORDER BY at, pack LIMIT ?4",
+            )?;
+            let rows = statement.query_map((before, after.0, after.1, limit as i64), |row| {
+                Ok(Due { at: row.get(0)?, pack: row.get(1)?, repository: row.get(2)? })
+            })?;
             Ok(rows.collect::<Result<_, rusqlite::Error>>()?)
         })
     }
@@ -97,9 +120,20 @@ impl Store {
         })
     }
 
-    /// Reads all chunks of a pack and verifies them; later backups do not share what is damaged. `pace` is called with each
+    /// Reads the chunks of a pack and verifies them; later backups do not share what is damaged. `pace` is called with each
     /// number of bytes that were read, while nothing is held; its error ends the work. None: there is no such pack any more.
-    pub fn scrub_pack(&self, pack: i64, mut pace: impl FnMut(u64) -> Result<(), StoreError>) -> Result<Option<PackReport>, StoreError> {
+    pub fn scrub_pack(
+        &self,
+        pack: i64,
+        depth: Depth,
+        mut pace: impl FnMut(u64) -> Result<(), StoreError>,
+    ) -> Result<Option<PackReport>, StoreError> {
+        if depth == Depth::Sample
+            && let Some(report) = self.sample_pack(pack)?
+        {
+            pace(report.bytes)?;
+            return Ok(Some(report));
+        }
         let decoder = Decoder::new().map_err(StoreError::Codec)?;
         let mut tools = Tools { decoder, stored: Vec::new(), base: Vec::new(), raw: Vec::new() };
         let mut report = PackReport::default();
@@ -131,6 +165,18 @@ impl Store {
         let news: Vec<_> = report.bad.iter().filter(|bad| !bad.known).map(|bad| (bad.address, bad.hash)).collect();
         self.distrust(&news);
         Ok(Some(report))
+    }
+
+    /// Reads one chunk of a pack that lies in an object. None if there is none, or it is not as it was stored.
+    fn sample_pack(&self, pack: i64) -> Result<Option<PackReport>, StoreError> {
+        let Some(stored) = self.db.read(|c| Stored::load(c, pack)).or_else(|e| read::damage(e).map(|_| None))? else { return Ok(None) };
+        let (Some(object), Some(toc)) = (&stored.object, stored.toc()) else { return Ok(None) };
+        let live: Vec<Entry> = toc.entries().filter(|entry| !entry.is_dead()).collect();
+        let lot = getrandom::u64().map_err(|e| StoreError::Damaged(format!("no random numbers: {e}")))?;
+        let Some(entry) = live.get(lot.checked_rem(live.len() as u64).unwrap_or_default() as usize) else { return Ok(None) };
+        let whole = self.remotes.get(stored.repository)?.is_whole(object, toc.slots(), entry)?;
+        let bytes = u64::from(entry.stored);
+        Ok(whole.then(|| PackReport { chunks: 1, bytes, spared: stored.stored.saturating_sub(bytes), bad: Vec::new() }))
     }
 
     /// Reads slots from this one on, until they have about so many bytes, at least one.

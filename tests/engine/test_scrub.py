@@ -66,7 +66,7 @@ def test_damage_is_named_and_confined_to_the_backups_that_need_it(start_daemon):
     write_at(longer, os.path.getsize(longer) - MIB, os.urandom(MIB))
     c.backup(c.instance([longer]))
     mended = result(c)
-    assert mended["corrupt"] == [] and [p["source"] for p in mended["healed"]] == ["another copy in the coffer"]
+    assert mended["corrupt"] == [] and [p["source"] for p in mended["healed"]] == ["another copy"]
     c.cli("check", c.old["uuid"])
     assert c.get(c.old)["state"] == "Ready"
     c.assert_restores(c.old, c.old_bytes)

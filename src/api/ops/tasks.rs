@@ -17,6 +17,7 @@ use crate::catalog::{instances, jobs, projects, volume_backups, volumes};
 use crate::engine::emit::MAP_LOST;
 use crate::clock;
 use crate::engine::scrub::Rate;
+use crate::store::Depth;
 use crate::engine::tasks::{RESTORE, SCRUB, Task};
 use crate::engine::places::{self, Reach};
 use crate::engine::{EngineError, orders, restore};
@@ -216,20 +217,22 @@ fn map_lost(size: u64) -> MapReport {
 
 // ---- scrub
 
-/// {older_than_days, bytes_per_second}: reads and verifies what was not verified for so many days, or all, at this rate, or as
-/// fast as it goes.
+/// {older_than_days, bytes_per_second, full}: reads and verifies what was not verified for so many days, or all, at this rate, or as
+/// fast as it goes; of packs in repositories one chunk each, or all if `full`.
 pub fn scrub(context: &Context) -> ApiResult {
     let mut fields = context.fields(false)?;
     fields.drop_null("older_than_days");
     fields.drop_null("bytes_per_second");
+    fields.drop_null("full");
     let days = fields.integer("older_than_days", false, 0, 36_500).unwrap_or(0);
     let rate = fields.integer("bytes_per_second", false, 1, 1 << 40);
+    let depth = if fields.boolean("full").unwrap_or(false) { Depth::All } else { Depth::Sample };
     fields.finish()?;
     // Also what is written this moment.
     let before = clock::now_ms() - days * 86_400_000 + 1;
     let rate = rate.map_or(Rate::Unlimited, |rate| Rate::Fixed(rate as u64));
     spawn(context, SCRUB, move |app, task| {
-        let report = app.engine.scrub(before, rate, &task.progress, &task.cancel).map_err(|error| error.to_string())?;
+        let report = app.engine.scrub(before, rate, depth, &task.progress, &task.cancel).map_err(|error| error.to_string())?;
         Ok(report.to_json())
     })
 }
