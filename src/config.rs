@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::catalog::repositories::COFFER;
+use crate::durable;
 use crate::http::Limits;
 use crate::objects::{self, is_name};
 
@@ -34,6 +35,10 @@ pub enum ConfigError {
     Malformed { path: PathBuf, error: String },
     #[error("{path}: {key} = {found}: {expected}", path = .path.display())]
     Value { path: PathBuf, key: String, found: String, expected: String },
+    #[error("{path}: cannot write the configuration: {error}", path = .path.display())]
+    Unwritable { path: PathBuf, error: std::io::Error },
+    #[error("there is no place for a configuration of this user: name a file with --config")]
+    NoFile,
     #[error("cannot find out the current directory, so say state_directory in the configuration: {0}")]
     NoDirectory(std::io::Error),
 }
@@ -135,11 +140,30 @@ impl Config {
                 _ => (PathBuf::from("the defaults"), String::new()),
             },
         };
-        let file: File = toml::from_str(&text)
+        Config::parse(path, &text, &surroundings)
+    }
+
+    fn parse(path: PathBuf, text: &str, surroundings: &Surroundings) -> Result<Config, ConfigError> {
+        let file: File = toml::from_str(text)
             .map_err(|e| ConfigError::Malformed { path: path.clone(), error: e.to_string().trim_end().to_string() })?;
-        let mut config = Checker { path }.check(file, &surroundings)?;
+        let mut config = Checker { path }.check(file, surroundings)?;
         config.make_absolute()?;
         Ok(config)
+    }
+
+    /// Writes `text` at the end of the file that [`Config::load`] reads, if that makes a whole configuration, and returns the file's path. A
+    /// crash leaves the old file or the new one.
+    pub fn append(path: Option<&Path>, text: &str) -> Result<PathBuf, ConfigError> {
+        let surroundings = Surroundings::look();
+        let path = path.map(Path::to_path_buf).or_else(|| surroundings.default_file()).ok_or(ConfigError::NoFile)?;
+        // What a link leads to is changed, not the link.
+        let path = path.canonicalize().unwrap_or(path);
+        let old = if path.exists() { read(&path)? } else { String::new() };
+        let gap = if old.is_empty() { "" } else if old.ends_with('\n') { "\n" } else { "\n\n" };
+        let new = [&old, gap, text].concat();
+        Config::parse(path.clone(), &new, &surroundings)?;
+        durable::replace(&path, new.as_bytes(), 0o644).map_err(|error| ConfigError::Unwritable { path: path.clone(), error })?;
+        Ok(path)
     }
 
     /// The one file of the catalog and the data.

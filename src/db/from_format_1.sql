@@ -17,7 +17,7 @@ INSERT INTO volume (id, uuid, project_id, name, path, kind, size, managed, state
     FROM old_volume;
 INSERT INTO instance SELECT * FROM old_instance;
 INSERT INTO instance_volume SELECT * FROM old_instance_volume;
-INSERT INTO schedule SELECT * FROM old_schedule;
+INSERT INTO schedule SELECT *, '' FROM old_schedule;
 INSERT INTO backup (id, uuid, kind, project_id, instance_id, schedule_id, trigger_at, description, state, error_message, fail_reason,
         created_at, updated_at, finished_at, kept_until, size, reserved, stored, metadata)
     SELECT id, uuid, 'instance', project_id, instance_id, schedule_id, trigger_at, description, state, error_message,

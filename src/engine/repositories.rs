@@ -12,7 +12,7 @@ use crate::catalog::manifests::{self, Manifest};
 use crate::catalog::repositories;
 use crate::clock;
 use crate::config::Config;
-use crate::objects::{self, Credentials, Objects, Settings};
+use crate::objects::{self, Objects, Settings};
 use crate::store::format::Hash;
 use crate::store::{Adopted, Mark, Remote, Store, StoreError};
 
@@ -30,8 +30,7 @@ pub struct Place {
 /// Opens those of the configuration. One that cannot be opened is left out, and the log says why: the others go on.
 pub fn places(config: &Config) -> Vec<Place> {
     let open = |(name, settings): (&String, &Settings)| {
-        let credentials = settings.credentials.as_ref().map_or_else(|| Ok(Credentials::default()), |path| Credentials::read(path));
-        match credentials.and_then(|credentials| objects::open(settings, &credentials)) {
+        match objects::open(settings) {
             Ok(objects) => Some(Place { name: name.clone(), objects, connections: settings.connections }),
             Err(error) => {
                 log::error!("repository {name} cannot be used: {error}");

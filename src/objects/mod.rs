@@ -20,11 +20,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use credentials::Credentials;
+use credentials::Credentials;
 pub use error::ObjectError;
 pub use retry::Cancel;
 pub use settings::Settings;
-pub use trial::try_out;
+pub use trial::{Step, try_out};
 
 use retry::Patience;
 
@@ -70,8 +70,14 @@ trait Backend: Send + Sync {
     fn list(&self, prefix: &str, after: &str, cancel: &Cancel) -> Result<Vec<Listed>, ObjectError>;
 }
 
-/// The place that the settings name. Nobody is asked yet: the first call finds out whether it is there.
-pub fn open(settings: &Settings, credentials: &Credentials) -> Result<Box<dyn Objects>, ObjectError> {
+/// The place that these settings describe, with the credentials that they name. Nobody is asked yet: the first call finds out whether it
+/// is there.
+pub fn open(settings: &Settings) -> Result<Box<dyn Objects>, ObjectError> {
+    let credentials = settings.credentials.as_ref().map_or_else(|| Ok(Credentials::default()), |path| Credentials::read(path))?;
+    open_with(settings, &credentials)
+}
+
+fn open_with(settings: &Settings, credentials: &Credentials) -> Result<Box<dyn Objects>, ObjectError> {
     settings.check().map_err(|wrong| ObjectError::Settings(wrong.to_string()))?;
     let backend: Arc<dyn Backend> = match settings.kind {
         settings::Kind::Swift => Arc::new(swift::Swift::new(settings, credentials)?),

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+const PATIENCE_OF_A_TRIAL_S: u64 = 10;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -145,6 +147,11 @@ impl Settings {
             }
         }
         Ok(())
+    }
+
+    /// The same for one who waits for the answer: what is wrong is told soon.
+    pub fn impatient(&self) -> Settings {
+        Settings { patience_s: self.patience_s.min(PATIENCE_OF_A_TRIAL_S), ..self.clone() }
     }
 
     fn check_keys_of_kind(&self) -> Result<(), Wrong> {

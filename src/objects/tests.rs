@@ -11,7 +11,7 @@ use super::*;
 fn opened(path: &Path) -> Box<dyn Objects> {
     let settings: Settings = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let credentials = settings.credentials.as_deref().map_or(Ok(Credentials::default()), Credentials::read).unwrap();
-    open(&settings, &credentials).unwrap()
+    open_with(&settings, &credentials).unwrap()
 }
 
 fn named() -> Box<dyn Objects> {
@@ -22,7 +22,7 @@ fn named() -> Box<dyn Objects> {
 fn directory() -> (tempfile::TempDir, Box<dyn Objects>) {
     let keep = tempfile::tempdir().unwrap();
     let settings: Settings = toml::from_str(&format!("kind = 'directory'\ndirectory = {:?}\nprefix = 'p/q'", keep.path())).unwrap();
-    let objects = open(&settings, &Credentials::default()).unwrap();
+    let objects = open_with(&settings, &Credentials::default()).unwrap();
     (keep, objects)
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use super::{ObjectError, Objects};
 
 const SIZE: usize = 256 << 10;
@@ -17,6 +19,12 @@ pub struct TrialError {
 pub struct Step {
     pub name: &'static str,
     pub time: Duration,
+}
+
+impl Step {
+    pub fn to_json(&self) -> Value {
+        json!({"step": self.name, "seconds": self.time.as_secs_f64()})
+    }
 }
 
 /// The steps in their order, if all went well. Whatever happens, the object is not left behind if that can be helped.

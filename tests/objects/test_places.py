@@ -36,7 +36,7 @@ def trait_tests():
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     made = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    program, = [m["executable"] for m in made if m.get("profile", {}).get("test") and m["target"]["name"] == "cofferd" and m["executable"]]
+    program, = [m["executable"] for m in made if m.get("profile", {}).get("test") and m["target"]["kind"] == ["lib"] and m["executable"]]
     return program
 
 
@@ -94,6 +94,55 @@ def test_keystone_lets_it_in(how, cloud, host):
     host.secrets |= {cloud.password, cloud.application[1], "wrong-secret-1"}
     assert host.works("r") == STEPS
     host.fails("wrong", "the login at", "refuses access (status 401: The request you have made requires authentication.)", "check the user")
+
+
+@pytest.mark.parametrize("kind", ["swift", "s3", "directory"])
+def test_one_is_added_when_it_works(kind, request, host, tmp_path):
+    host = host({})
+    secret = tmp_path / "secret"
+    if kind == "directory":
+        arguments = ["--directory", str(tmp_path), "--prefix", "sub"]
+    else:
+        swift, container = request.getfixturevalue("swift"), request.getfixturevalue("container")
+        secret.write_text("ST_KEY=testing\n" if kind == "swift" else S3_CREDENTIALS)
+        secret.chmod(0o600)
+        where = {"swift": ["--swift", f"{swift.url}/auth/v1.0", "--container", container, "--auth-version", "1", "--user", "test:tester"],
+                 "s3": ["--s3", swift.url, "--bucket", container]}[kind]
+        arguments = [*where, "--credentials", str(secret)]
+    file = host.daemon.config_file
+    file.chmod(0o640)
+    before = file.read_text()
+    done = host.run("repository", "add", "there", *arguments, "--default")
+    assert done.returncode == 0 and re.search(r"^put +\d+\.\d ms$", done.stdout, re.MULTILINE) and "systemctl reload" in done.stdout, done.stderr
+    assert file.read_text().startswith(before) and stat.S_IMODE(file.stat().st_mode) == 0o640
+    host.daemon.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: len(ok(host.daemon.staff.get("/ops/repositories/"))) == 1, "the reload")
+    assert host.works("there") == STEPS
+    assert ok(host.daemon.staff.get("/ops/repositories/there/"))["default"] is True
+    again = host.run("repository", "add", "there", *arguments)
+    assert again.returncode == 1 and "has a repository there already; nothing was changed" in again.stderr
+    second = host.run("repository", "add", "other", *arguments, "--default")
+    assert second.returncode == 1 and "expected one default at most" in second.stderr
+    assert [name for name in os.listdir(file.parent) if name.startswith(file.name)] == [file.name], "nothing is left beside it"
+
+
+@pytest.mark.parametrize("arguments, code, part", [
+    (["x", "--s3", "http://127.0.0.1:1", "--bucket", "b"], 1, "aws_access_key_id"),
+    (["x", "--s3", "http://127.0.0.1:1"], 2, "--bucket"),
+    (["x", "--directory", "/nonexistent/of/tests"], 1, "there is no directory"),
+    (["x", "--directory", "relative"], 1, "expected an absolute path"),
+    (["x", "--directory", "/tmp", "--bucket", "b"], 1, "of kind s3"),
+    (["x", "--s3", "http://a", "--swift", "http://b", "--bucket", "b"], 2, "cannot be used with"),
+    (["x"], 2, "--directory"),
+    (["coffer", "--no-test", "--directory", "/tmp"], 1, "the coffer itself has this name"),
+    (["a\n[http]", "--no-test", "--directory", "/tmp"], 1, "expected a name of letters"),
+])
+def test_one_that_does_not_work_is_not_added(arguments, code, part, host):
+    host = host({})
+    before = host.daemon.config_file.read_bytes()
+    done = host.run("repository", "add", *arguments)
+    assert done.returncode == code and part in done.stderr, done.stderr
+    assert host.daemon.config_file.read_bytes() == before
 
 
 def test_they_are_listed_without_secrets(host, swift, tmp_path):

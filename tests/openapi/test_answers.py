@@ -313,6 +313,7 @@ def the_administrators_part(world):
     assert [r["name"] for r in ok(api.get("/ops/repositories/"))] == ["here"]
     ok(api.get("/ops/repositories/here/"))
     assert len(world.finished(api.post("/ops/repositories/here/test/"))["result"]["steps"]) == 7
+    assert world.finished(api.post("/ops/repositories/here/attach/"))["result"]["added"] == 0
     (pack,), = world.d.sql("SELECT min(id) FROM pack")
     (volume_map,), = world.d.sql("SELECT min(id) FROM volume_map")
     ok(api.get(f"/ops/inspect/?pack={pack}"))
@@ -326,7 +327,7 @@ def the_administrators_part(world):
     assert world.finished(api.post("/ops/check/", {"backup": world.kept["uuid"]}))["result"]["corrupt"] == []
     assert world.finished(api.post("/ops/check/"))["state"] == "done"
     ok(api.post("/ops/check/", {"backup": ZERO}), 404)
-    assert world.finished(api.post("/ops/scrub/", {"older_than_days": 0, "bytes_per_second": 1 << 30}))["result"]["corrupt"] == []
+    assert world.finished(api.post("/ops/scrub/", {"older_than_days": 0, "bytes_per_second": 1 << 30, "full": True}))["result"]["corrupt"] == []
     assert world.finished(api.post("/ops/gc/", {"dead_fraction": 0.5}))["result"]["complete"]
     copy = {"path": str(world.d.root / "copy.db")}
     assert world.finished(api.post("/ops/snapshot/", copy))["result"]["bytes"] > 0

@@ -349,7 +349,7 @@ SCHEMAS = {
     "TaskStarted": fixed({"task": COUNT}),
     "Task": fixed(
         {
-            "id": COUNT, "kind": choice("restore", "check", "scrub", "gc", "snapshot", "repository test"), "state": choice("running", "done", "failed"),
+            "id": COUNT, "kind": choice("restore", "check", "scrub", "gc", "snapshot", "repository test", "repository attach"), "state": choice("running", "done", "failed"),
             "error_message": STRING, "progress": fixed(PROGRESS), "result": {"anyOf": [
                 {"type": "null"}, schema("RestoreResult"), schema("CheckResult"), schema("ScrubResult"), schema("GcResult"), schema("SnapshotResult"),
                 schema("RepositoryTestResult"), schema("AttachResult"),
@@ -373,6 +373,8 @@ SCHEMAS = {
         "backups": array(UUID, description="Backups that are damaged and Erred now."),
         "unused": described(COUNT, "Damaged chunks that no backup needs."),
         "unsettled": described(COUNT, "Packs whose damage concerns running work, or could not be dealt with; they stay due."),
+        "unreachable": {"type": "object", "additionalProperties": STRING,
+                        "description": "Repositories that could not be read, and why; what lies there stays due."},
     }),
     "GcResult": fixed({
         "objects_removed": described(COUNT, "From repositories."), "segments_dropped": COUNT,
@@ -507,6 +509,8 @@ SCHEMAS = {
                             "description": "Only what was not written or verified within so many days; absent or 0: all."},
         "bytes_per_second": {"type": ["integer", "null"], "minimum": 1, "maximum": 1 << 40,
                              "description": "Stored bytes to read a second; absent: as fast as it goes."},
+        "full": {"type": ["boolean", "null"],
+                 "description": "Read all that lies in repositories; else one chunk of each pack there, and all of a pack in which it is damaged."},
     }),
     "GcOrder": fields({"dead_fraction": {
         "type": ["number", "null"], "minimum": 0, "maximum": 1,

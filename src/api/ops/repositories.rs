@@ -9,7 +9,7 @@ use super::tasks;
 use crate::api::waldur::context::{ApiResult, Context};
 use crate::api::waldur::error::ApiError;
 use crate::http::Response;
-use crate::objects::{self, Cancel, Credentials, ObjectError, Objects, Settings};
+use crate::objects::{self, Cancel, Settings, Step};
 
 pub fn route(context: &Context, rest: &[&str]) -> ApiResult {
     match rest {
@@ -38,9 +38,9 @@ fn test(context: &Context, name: &str) -> ApiResult {
     tasks::spawn(context, "repository test", move |_, task| {
         let task = task.clone();
         let cancel: Cancel = Arc::new(move || task.cancel.load(Ordering::Relaxed));
-        let objects = open(&settings).map_err(|error| error.to_string())?.until(cancel);
+        let objects = objects::open(&settings.impatient()).map_err(|error| error.to_string())?.until(cancel);
         let steps = objects::try_out(&*objects).map_err(|error| error.to_string())?;
-        let steps: Vec<Value> = steps.iter().map(|step| json!({"step": step.name, "seconds": step.time.as_secs_f64()})).collect();
+        let steps: Vec<Value> = steps.iter().map(Step::to_json).collect();
         Ok(json!({"name": name, "place": settings.place_name(), "steps": steps}))
     })
 }
@@ -52,14 +52,6 @@ fn attach(context: &Context, name: &str) -> ApiResult {
     tasks::spawn(context, "repository attach", move |app, task| {
         app.engine.attach(&name, &task.progress, &task.cancel).map_err(|error| error.to_string())
     })
-}
-
-fn open(settings: &Settings) -> Result<Box<dyn Objects>, ObjectError> {
-    let credentials = match &settings.credentials {
-        Some(path) => Credentials::read(path)?,
-        None => Credentials::default(),
-    };
-    objects::open(settings, &credentials)
 }
 
 fn find(context: &Context, name: &str) -> Result<Settings, ApiError> {

@@ -1,5 +1,7 @@
 //! `cofferd repository`: places outside of this host that the configuration names.
 
+mod add;
+
 use clap::Subcommand;
 use serde_json::json;
 
@@ -13,6 +15,7 @@ const COLLECTION: &str = "/ops/repositories/";
 /// Look after object stores
 #[derive(Subcommand)]
 pub enum Repository {
+    Add(Box<add::Add>),
     /// List the repositories of the configuration
     List,
     /// Take a repository over, whoever wrote to it before, and take all backups in it into the catalog
@@ -33,8 +36,12 @@ const COLUMNS: &[Column] =
 const STEPS: &[Column] = &[("STEP", |s| field(s, "step")), ("TIME", |s| format!("{:.1} ms", s["seconds"].as_f64().unwrap_or_default() * 1000.0))];
 
 pub fn run(args: &Repository, context: &Context) -> Result<(), CliError> {
+    if let Repository::Add(args) = args {
+        return add::run(args, context);
+    }
     let client = context.client()?;
     match args {
+        Repository::Add(_) => Ok(()),
         Repository::List => context.show_list(client.list(COLLECTION)?, COLUMNS),
         Repository::Attach { name } => {
             check_name(&client, name)?;
