@@ -47,6 +47,31 @@ pub fn ensure(connection: &Connection, name: &str, now: i64) -> rusqlite::Result
     by_name(connection, name)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
+/// What lies in a repository, as far as this coffer knows.
+#[derive(Default)]
+pub struct Holdings {
+    pub backups: i64,
+    pub packs: i64,
+    /// Of packs, those included that are still to be sent.
+    pub bytes: i64,
+    /// Bytes of packs that lie in the coffer until they are sent.
+    pub waiting_bytes: i64,
+    /// Objects that nothing needs any more and that are still there.
+    pub trash: i64,
+}
+
+pub fn holdings(connection: &Connection, id: i64) -> rusqlite::Result<Holdings> {
+    connection
+        .prepare_cached(
+            "SELECT (SELECT count(*) FROM backup WHERE repository_id = ?1), count(*), ifnull(sum(stored), 0),
+                    ifnull(sum(iif(staged, stored, 0)), 0), (SELECT count(*) FROM trash WHERE repository = ?1)
+             FROM pack_toc WHERE repository = ?1",
+        )?
+        .query_row([id], |row| {
+            Ok(Holdings { backups: row.get(0)?, packs: row.get(1)?, bytes: row.get(2)?, waiting_bytes: row.get(3)?, trash: row.get(4)? })
+        })
+}
+
 pub fn set_default(connection: &Connection, name: Option<&str>) -> rusqlite::Result<()> {
     connection.execute("UPDATE repository SET is_default = name IS ?1 WHERE is_default <> (name IS ?1)", [name])?;
     Ok(())

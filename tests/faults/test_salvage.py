@@ -80,7 +80,7 @@ def truth(start_module_daemon):
     connection = sqlite3.connect(daemon.coffer)
     connection.execute("PRAGMA secure_delete = OFF")
     gone = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1500)" \
-        " INSERT INTO volume_map SELECT 7000 + n, randomblob(32), 1048576, 1048576, zeroblob(8) FROM n"
+        " INSERT INTO volume_map SELECT 7000 + n, randomblob(32), 1048576, 1048576, zeroblob(8), 0 FROM n"
     for sql in ("INSERT INTO pack SELECT id + 7000, data FROM pack", "DELETE FROM pack WHERE id > 7000", gone,
                 "DELETE FROM volume_map WHERE id > 7000"):
         connection.execute(sql)
@@ -207,7 +207,7 @@ def test_what_is_in_the_log_alone_comes_out_too(start_daemon, out):
             if volume["state"] == "whole":
                 assert same_bytes(volume["file"], disk), frame
     # Without a header that can be believed, all frames but the first can.
-    wal.write_bytes(whole[:18] + b"\xff" + whole[19:])
+    wal.write_bytes(whole[:18] + bytes([whole[18] ^ 0xFF]) + whole[19:])
     shutil.rmtree(out)
     report = salvage(daemon.binary, daemon.coffer, "--to", out, code=None)
     assert report["remarks"] and any(v["state"] == "whole" and same_bytes(v["file"], disk) for v in report["volumes"]), report
@@ -422,7 +422,7 @@ def test_bytes_that_are_in_two_places_are_taken_from_the_good_one(truth, broken,
     """A pack is copied under another number, as a mending or a race of two backups leaves it, and then the first is damaged."""
     connection = sqlite3.connect(broken)
     connection.execute("INSERT INTO pack SELECT id + 5000, data FROM pack WHERE id = 1")
-    connection.execute("INSERT INTO pack_toc SELECT id + 5000, format, slots, stored, entries FROM pack_toc WHERE id = 1")
+    connection.execute("INSERT INTO pack_toc SELECT id + 5000, format, slots, stored, entries, 0, NULL, 0 FROM pack_toc WHERE id = 1")
     connection.execute("UPDATE pack SET data = zeroblob(length(data)) WHERE id = 1")
     connection.commit()
     connection.close()

@@ -53,6 +53,7 @@ class Half(Cloud):
             "quota": self.quota("storage")["uuid"], "user": self.bystander.user["uuid"], "permission": permissions[0]["uuid"],
             "ownership": ownership["uuid"], "image": self.image()["uuid"], "flavor": self.flavor()["uuid"],
             "customer": ok(self.api.get("/api/customers/"))[0]["uuid"], "token": "1",
+            "repository": "here",
             "task": str(ok(self.api.post("/ops/gc/", {}), 202)["task"]),
         }
         self.settle()
@@ -216,7 +217,7 @@ class World:
         path = path.replace("{project_id}", self.halves[through].project["uuid"] if through else "")
         identifier = dashed(thing) if operation in CINDER and rule.thing else thing
         fixed = {"domains": "default", "roles": "member"}.get(path.split("/")[-2])
-        return path.replace("{uuid}", thing).replace("{id}", fixed or identifier).replace("{key}", "k")
+        return path.replace("{uuid}", thing).replace("{name}", thing).replace("{id}", fixed or identifier).replace("{key}", "k")
 
     def credential_of(self, user, spare):
         if not spare and user in self.links:
@@ -253,7 +254,9 @@ class World:
 def world(start_module_daemon):
     # Nothing but requests changes the coffer meanwhile.
     quiet = "[auth]\nlogin_attempts = 1000000\n[scrub]\nbytes_per_second = 0\n[engine]\nmaintenance_interval_s = 86400\nexpiry_interval_s = 86400"
-    daemon = start_module_daemon(quiet)
+    # One that cannot be attached, because a collection or an attachment that goes on behind a request changes it too.
+    repository = "[repositories.here]\nkind = 'directory'\ndirectory = '/nonexistent/of/tests'\npatience_s = 0"
+    daemon = start_module_daemon(f"{quiet}\n{repository}")
     # What it does to the states of objects is no state that the daemon would leave behind.
     daemon.check = False
     return World(daemon)

@@ -148,8 +148,8 @@ def test_one_that_does_not_work_is_not_added(arguments, code, part, host):
 def test_they_are_listed_without_secrets(host, swift, tmp_path):
     host = host({"cloud": s3_table(swift.url, "b", prefix="x"), "usb": {"kind": "directory", "directory": str(tmp_path)}})
     done = host.run("repository", "list")
-    assert re.search(rf"^cloud  s3 +bucket b at {swift.url}  +x$", done.stdout, re.MULTILINE), done.stdout
-    assert re.search(rf"^usb +directory +directory {tmp_path} +-$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(rf"^cloud  s3 +bucket b at {swift.url}  +x +0 +0 B +0 B$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(rf"^usb +directory +directory {tmp_path} +- +0 +0 B +0 B$", done.stdout, re.MULTILINE), done.stdout
     assert "testing" not in json.dumps(ok(host.daemon.staff.get("/ops/repositories/cloud/")))
     ok(host.daemon.staff.get("/ops/repositories/none/"), 404)
     ok(host.daemon.staff.post("/ops/repositories/none/test/"), 404)

@@ -299,6 +299,9 @@ SCHEMAS = {
         "prefix": described(STRING, "Before the name of every object."), "default": described(BOOLEAN, "Backups go there that name no other place."),
         "connections": described(COUNT, "Requests at a time."), "upload_bytes_per_second": described(COUNT, "0: no limit."),
         "download_bytes_per_second": described(COUNT, "0: no limit."),
+        "backups": COUNT, "packs": COUNT, "stored_bytes": described(COUNT, "Of its packs, also of those that are still to be sent."),
+        "waiting_bytes": described(COUNT, "Of packs that lie in the coffer until they are sent."),
+        "trash_objects": described(COUNT, "Objects that nothing needs any more and that are still there."),
     }),
     "RepositoryTestResult": fixed({
         "name": STRING, "place": STRING,

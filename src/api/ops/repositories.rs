@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::tasks;
 use crate::api::waldur::context::{ApiResult, Context};
 use crate::api::waldur::error::ApiError;
+use crate::catalog::repositories::{self, Holdings};
 use crate::http::Response;
 use crate::objects::{self, Cancel, Settings, Step};
 
@@ -22,13 +23,14 @@ pub fn route(context: &Context, rest: &[&str]) -> ApiResult {
 }
 
 fn list(context: &Context) -> ApiResult {
-    let all: Vec<Value> = context.app.config().repositories.iter().map(|(name, settings)| to_json(name, settings)).collect();
+    let config = context.app.config();
+    let all = config.repositories.iter().map(|(name, settings)| to_json(context, name, settings)).collect::<Result<Vec<_>, _>>()?;
     let count = all.len().to_string();
     Ok(Response::json(200, &Value::Array(all)).with_header("X-Result-Count", count))
 }
 
 fn show(context: &Context, name: &str) -> ApiResult {
-    Ok(Response::json(200, &to_json(name, &find(context, name)?)))
+    Ok(Response::json(200, &to_json(context, name, &find(context, name)?)?))
 }
 
 /// Puts a small object there, reads, lists and deletes it; how long each took is the result.
@@ -58,8 +60,12 @@ fn find(context: &Context, name: &str) -> Result<Settings, ApiError> {
     context.app.config().repositories.get(name).cloned().ok_or_else(ApiError::not_found)
 }
 
-fn to_json(name: &str, settings: &Settings) -> Value {
-    json!({
+fn to_json(context: &Context, name: &str, settings: &Settings) -> Result<Value, ApiError> {
+    let holds = context.read(|c| match repositories::by_name(c, name)? {
+        Some(row) => Ok(repositories::holdings(c, row.id)?),
+        None => Ok(Holdings::default()),
+    })?;
+    Ok(json!({
         "name": name,
         "kind": settings.kind.as_str(),
         "place": settings.place_name(),
@@ -68,5 +74,10 @@ fn to_json(name: &str, settings: &Settings) -> Value {
         "connections": settings.connections,
         "upload_bytes_per_second": settings.upload_bytes_per_second,
         "download_bytes_per_second": settings.download_bytes_per_second,
-    })
+        "backups": holds.backups,
+        "packs": holds.packs,
+        "stored_bytes": holds.bytes,
+        "waiting_bytes": holds.waiting_bytes,
+        "trash_objects": holds.trash,
+    }))
 }

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::client::Client;
-use super::output::{Column, field, table};
+use super::output::{Column, byte_field, field, table};
 use super::progress::{self, Bar};
 use super::{CliError, Context};
 
@@ -30,8 +30,15 @@ pub enum Repository {
     },
 }
 
-const COLUMNS: &[Column] =
-    &[("NAME", |r| field(r, "name")), ("KIND", |r| field(r, "kind")), ("PLACE", |r| field(r, "place")), ("PREFIX", |r| field(r, "prefix"))];
+const COLUMNS: &[Column] = &[
+    ("NAME", |r| field(r, "name")),
+    ("KIND", |r| field(r, "kind")),
+    ("PLACE", |r| field(r, "place")),
+    ("PREFIX", |r| field(r, "prefix")),
+    ("BACKUPS", |r| field(r, "backups")),
+    ("STORED", |r| byte_field(r, "stored_bytes")),
+    ("WAITING", |r| byte_field(r, "waiting_bytes")),
+];
 
 const STEPS: &[Column] = &[("STEP", |s| field(s, "step")), ("TIME", |s| format!("{:.1} ms", s["seconds"].as_f64().unwrap_or_default() * 1000.0))];
 
