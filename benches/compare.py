@@ -150,7 +150,7 @@ def machine(directory: Path) -> str:
 def version(tool: type[Tool], binary: Path | None) -> str:
     """Its own words; for a cofferd that was built here, which sources as well."""
     shown = tool.version()
-    if tool is Cofferd and not binary:
+    if issubclass(tool, Cofferd) and not binary:
         commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=SOURCES, capture_output=True, text=True).stdout.strip()
         shown += f" ({commit})" if commit else ""
     return shown
@@ -186,20 +186,20 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def prepare(comparison: Comparison, peers: list[type[Tool]], binary: Path | None) -> list[type[Tool]]:
-    """Builds, installs, makes the volumes. The tools that are there, cofferd first."""
+def prepare(comparison: Comparison, tools: list[type[Tool]], binary: Path | None) -> list[type[Tool]]:
+    """Builds, installs, makes the volumes. The tools that are there."""
     os.environ["PATH"] += f":{BUILT}/bin:/usr/sbin"
     if binary:
         Cofferd.program = str(binary.resolve())
     else:
         subprocess.run(["cargo", "build", "--release", "--locked"], cwd=SOURCES, check=True)
-    tools = []
-    for tool in (Cofferd, *peers):
+    there = []
+    for tool in tools:
         entry = comparison.results["tools"][tool.name] = {"settings": tool.settings}
         try:
             tool.install()
             entry["version"] = version(tool, binary)
-            tools.append(tool)
+            there.append(tool)
         except (Failed, OSError, subprocess.CalledProcessError) as error:
             entry["missing"] = str(error)
             print(f"without {tool.name}: {error}", flush=True)
@@ -208,7 +208,7 @@ def prepare(comparison: Comparison, peers: list[type[Tool]], binary: Path | None
     for name in dict.fromkeys(work.volume for work in comparison.works):
         print(f"volume {name}", flush=True)
         comparison.volumes.path(name)
-    return tools
+    return there
 
 
 def main() -> None:
@@ -221,7 +221,7 @@ def main() -> None:
         comparison.take_up(json.loads(comparison.file.read_text()))
     if not options.report:
         print(f"everything lies in {directory}", flush=True)
-        tools = prepare(comparison, selected(options.peers, PEERS), options.binary)
+        tools = prepare(comparison, [Cofferd, *selected(options.peers, PEERS)], options.binary)
         for round_number in range(1, options.rounds + 1):
             print(f"round {round_number} of {options.rounds}", flush=True)
             for tool in tools:

@@ -16,11 +16,12 @@ class Failed(Exception):
 class Daemon:
     """A running cofferd with its own state directory."""
 
-    def __init__(self, binary: Path, directory: Path, roots: Path):
+    def __init__(self, binary: Path, directory: Path, *roots: Path, more: str = ""):
         self.state = directory / "state"
         self.state.mkdir(parents=True, exist_ok=True)
         config, log = directory / "cofferd.toml", directory / "log"
-        config.write_text(f'state_directory = "{self.state}"\n[http]\nlisten = ["127.0.0.1:0"]\n[volumes]\nroots = ["{roots}"]\n')
+        listed = ", ".join(f'"{root}"' for root in roots)
+        config.write_text(f'state_directory = "{self.state}"\n[http]\nlisten = ["127.0.0.1:0"]\n[volumes]\nroots = [{listed}]\n{more}')
         began = time.monotonic()
         with open(log, "w") as out:
             self.process = subprocess.Popen([binary, "serve", "--config", config], stdout=out, stderr=out)

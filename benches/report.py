@@ -61,6 +61,11 @@ class Medians:
         return {work for _, work in self.steps}
 
 
+def received(medians: Medians) -> float | None:
+    down, repository = medians.of("cofferd", "restore", "down"), medians.of("cofferd", "restore", "repository")
+    return None if down is None or not repository else down / repository
+
+
 @dataclass
 class Goal:
     what: str
@@ -92,6 +97,18 @@ def written_per_byte(medians: Medians) -> float | None:
     written, size = medians.of("cofferd", "rnd", "written"), medians.of("cofferd", "rnd", "volume")
     return None if written is None else written / size
 
+
+REMOTE_GOALS = [
+    Goal("full v1: wall, of restic's", 1, lambda m: m.ratio("full", "restic")),
+    Goal("full v1: wall, of rclone's", 1, lambda m: m.ratio("full", "rclone")),
+    Goal("restore of v2: wall, of restic's", 1, lambda m: m.ratio("restore", "restic")),
+    Goal("restore of v2: wall, of rclone's", 1, lambda m: m.ratio("restore", "rclone")),
+    Goal("unchanged v1: sent", 1, lambda m: in_mib(m.of("cofferd", "unchanged", "up")), " MiB"),
+    Goal("restore of v2: received, of what the repository has", 1.05, received),
+    Goal("peak RSS of the daemon in any of these", 200, peak, " MiB", 0),
+    Goal("RSS of the idle daemon after its start", 20, lambda m: m.of("cofferd", "idle", "rss"), " MiB", 1),
+    Goal("RSS of the daemon at rest after all this", 20, lambda m: m.of("cofferd", "idle", "rest"), " MiB", 1),
+]
 
 GOALS = [
     Goal("full v1: CPU, of borg's", 0.85, lambda m: m.ratio("full", "borg", "cpu")),
@@ -127,6 +144,12 @@ The volumes are those of [volumes.py](volumes.py). A tool without increments doe
 Cinder's own backup driver for POSIX file systems is not among the peers: it needs a running Cinder, and it is slow."""
 
 
+REMOTE_METHOD = """\
+The server is s3s-fs, a real S3 server over a directory, which takes signatures and sums of MD5 like others; it has the same processor as who is
+measured. Between the two is [gateway.py](gateway.py), which counts requests and bytes, heads included, and, for the server that is far, lets each
+request wait 20 ms and gives each direction 50 MB/s. Each tool begins with an empty bucket and an empty server. All else is as above."""
+
+
 def cell(value: float | None, decimals: int = 2) -> str:
     return NONE if value is None else f"{value:.{decimals}f}"
 
@@ -144,6 +167,36 @@ def work_rows(medians: Medians, work: str) -> list[list[str]]:
         rows.append([tool, cell(of("wall")), cell(of("cpu")), cell(of("rss"), 0), cell(in_mib(of("written")), 0), cell(in_mib(of("stored")), 1),
                      cell(in_mib(of("repository")), 0), cell(of("sync")), *ratios])
     return rows
+
+
+def remote_rows(medians: Medians, works: dict[str, str]) -> list[list[str]]:
+    rows = [["", "", "wall s", "CPU s", "peak RSS MiB", "sent MiB", "received MiB", "requests", "repository MiB", "cofferd's wall to it", "CPU"]]
+    for work, title in works.items():
+        for tool in medians.tools:
+            if medians.failed(tool, work):
+                rows.append([title, tool, "failed", *[NONE] * 8])
+            elif (wall := medians.of(tool, work, "wall")) is not None:
+                ratios = [NONE, NONE] if tool == "cofferd" else [cell(medians.ratio(work, tool)), cell(medians.ratio(work, tool, "cpu"))]
+                rows.append([title, tool, cell(wall), cell(medians.of(tool, work, "cpu")), cell(medians.of(tool, work, "rss"), 0),
+                             *[cell(in_mib(medians.of(tool, work, field)), 1) for field in ("up", "down")],
+                             cell(medians.of(tool, work, "requests"), 0), cell(in_mib(medians.of(tool, work, "repository")), 0), *ratios])
+    return rows
+
+
+def remote(lines: dict[str, dict]) -> str:
+    """The section of benches/remote, of the results of each line."""
+    first = next(iter(lines.values()))
+    text = ["## Repositories in an object store", "", f"`benches/remote` on {first['machine']}; volumes of {first['scale']} of their size.", ""]
+    text += table(["tool", "version", "settings"], *[[tool, entry.get("version", f"not here: {entry.get('missing')}"), entry["settings"]]
+                                                     for tool, entry in first["tools"].items()])
+    for title, results in lines.items():
+        medians = Medians(results)
+        works = {work: title for work, title in results["works"].items() if work in medians.works()}
+        text += [f"### {title[0].upper()}{title[1:]}", "", f"Medians of {medians.rounds('cofferd')} rounds.", ""]
+        text += table(["what", "at most", "measured", ""], *[goal.row(medians) for goal in REMOTE_GOALS])
+        text += table(*remote_rows(medians, works))
+        text += [f"- {tool}, {works[work]}, failed: {' '.join(medians.failed(tool, work)[0].split())}" for tool, work in medians.steps if medians.failed(tool, work)]
+    return "\n".join([*text, "", REMOTE_METHOD])
 
 
 def comparison(results: dict) -> str:

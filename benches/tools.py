@@ -74,10 +74,15 @@ class Tool:
         if cls.packages:
             install_packages(*cls.packages)
         if cls.crate:
-            print(f"building {cls.crate}", flush=True)
-            quietly("cargo", "install", "--quiet", "--locked", "--root", BUILT, *cls.crate.split())
+            build(cls.crate)
         if not shutil.which(cls.program):
             raise Failed(f"{cls.program} was not installed")
+
+
+def build(crate: str) -> None:
+    """From crates.io, by name@version and options."""
+    print(f"building {crate}", flush=True)
+    quietly("cargo", "install", "--quiet", "--locked", "--root", BUILT, *crate.split())
 
 
 def quietly(*words: str | Path) -> None:
@@ -102,9 +107,13 @@ class Cofferd(Tool):
 
     def __init__(self, place: Path, disks: Path):
         super().__init__(place, disks)
-        self.daemon = Daemon(Path(self.program), place, disks)
+        self.daemon = Daemon(Path(self.program), place, disks, place / "restored", more=self.configuration())
         self.instances: dict[str, str] = {}
         self.latest = ""
+
+    def configuration(self) -> str:
+        """What else is in its file."""
+        return ""
 
     def back_up(self, file: str, label: str) -> Usage:
         if file not in self.instances:
