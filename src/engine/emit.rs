@@ -38,11 +38,6 @@ pub fn emit(
     if let Some(corrupt) = reader.check_top()?.into_iter().next() {
         return Err(EngineError::Corrupt { offset: corrupt.offset, reason: corrupt.reason });
     }
-    // What is brought from elsewhere is waited for, so more may be under way than there are cores.
-    let workers = match reader.repository() {
-        0 => workers,
-        repository => workers.max(store.remotes.get(repository)?.connections),
-    };
     reader.for_each(workers, cancel, Buffer::new, |piece| {
         let done = match piece {
             Piece::Zeros { offset, length } => {

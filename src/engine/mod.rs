@@ -335,7 +335,6 @@ impl Engine {
         if let Err(error) = self.db.rest() {
             log_catalog("give room and memory back", &error);
         }
-        self.store.remotes.all().iter().for_each(|remote| remote.rest());
         crate::memory::trim();
     }
 

@@ -16,8 +16,14 @@ const CHUNK: usize = CHUNK_SIZE as usize;
 const ID: i64 = 7;
 
 /// Objects by name, shared by all hosts that use them, and what goes wrong.
-#[derive(Clone, Default)]
-struct Cloud(Arc<Inner>);
+#[derive(Clone)]
+struct Cloud(Arc<Inner>, Cancel);
+
+impl Default for Cloud {
+    fn default() -> Cloud {
+        Cloud(Arc::default(), Arc::new(|| false))
+    }
+}
 
 #[derive(Default)]
 struct Inner {
@@ -25,6 +31,11 @@ struct Inner {
     puts: AtomicU64,
     /// Bytes that were got.
     got: AtomicU64,
+    gets: AtomicU64,
+    /// Answers to come that have a wrong bit.
+    flipping: AtomicU64,
+    /// Nothing is answered.
+    silent: AtomicBool,
     /// From this put on all fail; 0: none.
     failing_from: AtomicU64,
 }
@@ -41,6 +52,13 @@ impl Objects for Cloud {
     }
 
     fn get(&self, name: &str, range: Option<Range<u64>>, limit: usize) -> Result<Vec<u8>, ObjectError> {
+        self.0.gets.fetch_add(1, Ordering::SeqCst);
+        while self.0.silent.load(Ordering::SeqCst) {
+            if self.1() {
+                return Err(ObjectError::Cancelled);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         let objects = self.0.objects.lock().unwrap();
         let bytes = objects.get(name).ok_or_else(|| ObjectError::NotFound(name.into()))?;
         let bytes = match range {
@@ -49,7 +67,11 @@ impl Objects for Cloud {
         };
         assert!(bytes.len() <= limit);
         self.0.got.fetch_add(bytes.len() as u64, Ordering::SeqCst);
-        Ok(bytes.to_vec())
+        let mut bytes = bytes.to_vec();
+        if self.0.flipping.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+            bytes[0] ^= 1;
+        }
+        Ok(bytes)
     }
 
     fn size(&self, name: &str) -> Result<Option<u64>, ObjectError> {
@@ -61,8 +83,8 @@ impl Objects for Cloud {
         Ok(())
     }
 
-    fn until(&self, _: Cancel) -> Box<dyn Objects> {
-        Box::new(self.clone())
+    fn until(&self, cancel: Cancel) -> Box<dyn Objects> {
+        Box::new(Cloud(self.0.clone(), cancel))
     }
 
     fn list(&self, prefix: &str, after: &str) -> Result<Vec<Listed>, ObjectError> {
@@ -222,6 +244,60 @@ fn little_is_got_where_little_is_needed() {
     host.assert_restores(map, &bytes);
     let got = cloud.0.got.load(Ordering::SeqCst) - before;
     assert!(got <= 2 * CHUNK as u64, "{got}");
+}
+
+#[test]
+fn all_is_got_once_and_in_large_ranges() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let mut bytes = random(1, 1500);
+    host.back_up(&bytes);
+    // Now every tenth chunk lies in other packs.
+    (0..1500).step_by(10).for_each(|chunk| bytes[chunk * CHUNK] ^= 1);
+    let map = host.back_up(&bytes);
+    let (got, gets) = (cloud.0.got.load(Ordering::SeqCst), cloud.0.gets.load(Ordering::SeqCst));
+    host.assert_restores(map, &bytes);
+    let (got, gets) = (cloud.0.got.load(Ordering::SeqCst) - got, cloud.0.gets.load(Ordering::SeqCst) - gets);
+    let packs = cloud.names("packs/").len() as u64;
+    // A chunk that is another now is brought with what lies on both sides of it.
+    assert!(got <= (bytes.len() + 150 * CHUNK) as u64 && gets <= 2 * packs, "{got} bytes in {gets} of {packs} packs");
+}
+
+#[test]
+fn what_suffers_on_its_way_is_got_again_and_is_no_damage() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let bytes = random(1, 60);
+    let map = host.back_up(&bytes);
+    cloud.0.flipping.store(1, Ordering::SeqCst);
+    host.assert_restores(map, &bytes);
+    assert_eq!(cloud.0.flipping.load(Ordering::SeqCst), 0);
+    let sent = cloud.uploads();
+    host.back_up(&bytes);
+    assert_eq!(cloud.uploads(), sent, "what is sound there is shared as before");
+    cloud.0.flipping.store(u64::MAX, Ordering::SeqCst);
+    let error = host.bench.restore(map, bytes.len()).unwrap_err();
+    assert!(matches!(error, EngineError::Corrupt { .. }), "{error}");
+}
+
+#[test]
+fn a_restore_that_is_cancelled_does_not_wait_for_the_repository() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let bytes = random(1, 200);
+    let map = host.back_up(&bytes);
+    cloud.0.silent.store(true, Ordering::SeqCst);
+    let asked = cloud.0.gets.load(Ordering::SeqCst);
+    let cancel = AtomicBool::new(false);
+    let result = std::thread::scope(|scope| {
+        let check = scope.spawn(|| host.bench.store.check_map(map, &|_| {}, &cancel));
+        while cloud.0.gets.load(Ordering::SeqCst) == asked {
+            std::thread::yield_now();
+        }
+        cancel.store(true, Ordering::SeqCst);
+        check.join().unwrap()
+    });
+    assert!(matches!(result, Err(StoreError::Cancelled)), "{result:?}");
 }
 
 #[test]

@@ -147,6 +147,8 @@ impl Http {
         };
         let mut reader = response.body_mut().with_config().limit(u64::MAX).reader();
         let most = limit.saturating_add(1);
+        // Growing would take twice as much memory for a while.
+        answer.body.reserve_exact(expected.map_or(0, |bytes| most.min((bytes as usize).saturating_add(PIECE))));
         while answer.body.len() < most {
             let (have, piece) = (answer.body.len(), PIECE.min(most - answer.body.len()));
             answer.body.resize(have + piece, 0);

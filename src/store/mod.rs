@@ -8,6 +8,7 @@
 //! [`Store::begin`] takes a volume in, [`read`] gives it back, [`Store::gc`] removes what no map refers to.
 
 mod adopt;
+mod ahead;
 mod check;
 pub mod codec;
 mod fence;

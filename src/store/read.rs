@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::blob::Blob;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OptionalExtension};
 
+use super::ahead::{self, Ahead, Batch};
 use super::codec::Decoder;
 use super::format::{self, Address, Encoding, Entry, Hash, SEGMENT_CHUNKS, ZERO_HASH};
 use super::state::Lease;
@@ -92,9 +93,18 @@ impl Plan {
 }
 
 /// Some consecutive chunks of a segment.
-struct Window {
-    plan: Arc<Plan>,
-    chunks: Range<usize>,
+pub(super) struct Window {
+    pub plan: Arc<Plan>,
+    pub chunks: Range<usize>,
+    /// What was brought for it from a repository.
+    pub batch: Option<Arc<Batch>>,
+}
+
+/// How windows come to who reads them.
+enum Way<'a> {
+    Here(crossbeam_channel::Sender<Window>),
+    /// What they need is brought first.
+    Far(Ahead<'a>),
 }
 
 /// One thread's tools.
@@ -199,13 +209,18 @@ impl<'a> MapReader<'a> {
         B: DerefMut<Target = [u8]>,
         E: From<StoreError> + Send,
     {
+        let remote = match self.repository {
+            0 => None,
+            repository => Some(self.store.remotes.get(repository)?),
+        };
         let failure = Mutex::new(None);
-        let stop = AtomicBool::new(false);
+        let stop = Arc::new(AtomicBool::new(false));
         let fail = |error: E| {
             failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
             stop.store(true, Ordering::Relaxed);
         };
-        let (sender, receiver) = crossbeam_channel::bounded::<Window>(workers * 2);
+        // What is brought is bounded by its batches, and who brings it does not wait for who reads it.
+        let (sender, receiver) = if remote.is_some() { crossbeam_channel::unbounded() } else { crossbeam_channel::bounded(workers * 2) };
         std::thread::scope(|scope| {
             for _ in 0..workers.max(1) {
                 let receiver = receiver.clone();
@@ -230,8 +245,13 @@ impl<'a> MapReader<'a> {
                 });
             }
             drop(receiver);
-            let sent = self.send_windows(sender, cancel, &stop, &buffer, &visit);
-            sent.unwrap_or_else(&fail);
+            let fail = &fail;
+            let way = match &remote {
+                Some(remote) => Way::Far(Ahead::start(scope, remote, sender, cancel, &stop, |error| fail(error.into()))),
+                None => Way::Here(sender),
+            };
+            let sent = self.send_windows(way, cancel, &stop, &buffer, &visit);
+            sent.unwrap_or_else(fail);
         });
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
@@ -241,7 +261,7 @@ impl<'a> MapReader<'a> {
 
     fn send_windows<B, E>(
         &self,
-        sender: crossbeam_channel::Sender<Window>,
+        way: Way,
         cancel: &AtomicBool,
         stop: &AtomicBool,
         buffer: &impl Fn(usize) -> B,
@@ -265,16 +285,28 @@ impl<'a> MapReader<'a> {
                 self.locate_fault(&plan, buffer(WINDOW_BYTES), visit)?;
                 continue;
             }
-            for window in self.windows(&plan) {
+            let windows = self.windows(&plan);
+            let sender = match &way {
+                Way::Here(sender) => sender,
+                Way::Far(ahead) => {
+                    let spots = self.store.db.read(|c| Ok::<_, StoreError>(ahead::spots(c, &plan.addresses)?))?;
+                    ahead.add(&plan, &spots, windows)?;
+                    continue;
+                }
+            };
+            for chunks in windows {
                 if cancel.load(Ordering::Relaxed) {
                     return Err(StoreError::Cancelled.into());
                 }
-                if stop.load(Ordering::Relaxed) || sender.send(window).is_err() {
+                if stop.load(Ordering::Relaxed) || sender.send(Window { plan: plan.clone(), chunks, batch: None }).is_err() {
                     return Ok(());
                 }
             }
         }
-        Ok(())
+        match way {
+            Way::Here(_) => Ok(()),
+            Way::Far(ahead) => Ok(ahead.finish()?),
+        }
     }
 
     /// A segment is not what it was: finds the chunks that are to blame, or else reports it as a whole.
@@ -285,8 +317,8 @@ impl<'a> MapReader<'a> {
     {
         let mut tools = Tools::new(raw)?;
         let found = std::cell::Cell::new(false);
-        for window in self.windows(plan) {
-            self.window(&window, &mut tools, &|piece: Piece| match piece {
+        for chunks in self.windows(plan) {
+            self.window(&Window { plan: plan.clone(), chunks, batch: None }, &mut tools, &|piece: Piece| match piece {
                 Piece::Bad(corrupt) => {
                     found.set(true);
                     visit(Piece::Bad(corrupt))
@@ -300,10 +332,11 @@ impl<'a> MapReader<'a> {
         }
     }
 
-    fn windows<'p>(&self, plan: &'p Arc<Plan>) -> impl Iterator<Item = Window> + use<'p> {
+    /// The chunks of each window of a segment.
+    fn windows(&self, plan: &Plan) -> impl Iterator<Item = Range<usize>> + use<> {
         let step = WINDOW_BYTES / self.chunk_size;
         let chunks = plan.addresses.len();
-        (0..chunks).step_by(step).map(move |at| Window { plan: plan.clone(), chunks: at..(at + step).min(chunks) })
+        (0..chunks).step_by(step).map(move |at| at..(at + step).min(chunks))
     }
 
     /// The bytes of the volume in a segment.
@@ -354,14 +387,18 @@ impl<'a> MapReader<'a> {
         E: From<StoreError>,
     {
         let mut plan = &window.plan;
-        let mut faults = self.fill(plan, &window.chunks, 0, tools)?;
+        let mut faults = self.fill(plan, &window.chunks, 0, window.batch.as_deref(), tools)?;
+        if window.batch.is_some() && faults.iter().any(Option::is_some) {
+            // It may have suffered on its way.
+            faults = self.fill(plan, &window.chunks, 0, None, tools)?;
+        }
         let fresh;
         if faults.iter().any(Option::is_some) {
             // A later backup of the same data may have moved the segment to better chunks.
             fresh = Arc::new(self.plan(plan.segment)?);
             if fresh.fault.is_none() && fresh.addresses != plan.addresses {
                 plan = &fresh;
-                faults = self.fill(plan, &window.chunks, 0, tools)?;
+                faults = self.fill(plan, &window.chunks, 0, None, tools)?;
             }
             self.distrust(plan, window.chunks.start, &faults);
         }
@@ -385,7 +422,14 @@ impl<'a> MapReader<'a> {
 
     /// Reads, decodes and verifies chunks of a segment into the buffer, the first one to place `at`. Returns for each what is wrong
     /// with it.
-    fn fill<B>(&self, plan: &Plan, chunks: &Range<usize>, at: usize, tools: &mut Tools<B>) -> Result<Vec<Option<String>>, StoreError>
+    fn fill<B>(
+        &self,
+        plan: &Plan,
+        chunks: &Range<usize>,
+        at: usize,
+        batch: Option<&Batch>,
+        tools: &mut Tools<B>,
+    ) -> Result<Vec<Option<String>>, StoreError>
     where
         B: DerefMut<Target = [u8]>,
     {
@@ -405,12 +449,12 @@ impl<'a> MapReader<'a> {
         tools.stored.clear();
         let Some(fetched) = self.store.db.read(|c| fetch(c, &wanted, &mut tools.stored, &mut faults))? else {
             let half = chunks.start + chunks.len() / 2;
-            let mut faults = self.fill(plan, &(chunks.start..half), at, tools)?;
-            faults.extend(self.fill(plan, &(half..chunks.end), at + half - chunks.start, tools)?);
+            let mut faults = self.fill(plan, &(chunks.start..half), at, batch, tools)?;
+            faults.extend(self.fill(plan, &(half..chunks.end), at + half - chunks.start, batch, tools)?);
             return Ok(faults);
         };
         let Fetched { found, bases, far } = fetched;
-        self.store.bring(&far, &mut tools.stored, &mut faults)?;
+        self.store.bring_rest(&far, batch, &mut tools.stored, &mut faults)?;
         let mut bases = bases.into_iter().map(|base| (base.place, base)).collect::<HashMap<_, _>>();
         for piece in found {
             if faults[piece.place].is_some() {
@@ -550,8 +594,6 @@ pub(super) struct Far {
     pub pack: i64,
     pub object: String,
     pub slots: usize,
-    /// Bytes of the pack.
-    pub length: u64,
     pub runs: Vec<Run>,
     /// The chunks concerned, by their numbers in the window.
     pub places: Vec<usize>,
@@ -675,7 +717,7 @@ fn fetch_pack(
     }
     let slots = toc.toc().map_or(0, |toc| toc.slots());
     Ok(match toc.object {
-        Some(object) => Reading::Far(Far { repository: toc.repository, pack, object, slots, length: toc.stored, runs, places }),
+        Some(object) => Reading::Far(Far { repository: toc.repository, pack, object, slots, runs, places }),
         None => Reading::Here,
     })
 }

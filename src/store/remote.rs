@@ -1,9 +1,10 @@
 //! The repositories that are open: where the bytes of packs lie that are not in the coffer, and how they are got from there.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
+use super::ahead::Batch;
 use super::codec::Decoder;
 use super::fence::Mark;
 use super::format::{Encoding, Entry};
@@ -13,10 +14,6 @@ use super::toc::Stored;
 use super::{Store, StoreError};
 use crate::objects::{Listed, ObjectError, Objects};
 
-/// Packs kept in memory that were brought as a whole.
-const KEPT_PACKS: usize = 8;
-/// A pack of which at least so much is wanted at once is brought as a whole: what follows in the volume mostly lies in it too.
-const WHOLE: usize = 8;
 /// Bytes of a pack's object, at most.
 pub(super) const LARGEST_OBJECT: usize = 96 << 20;
 
@@ -32,8 +29,6 @@ pub struct Remote {
     /// What is being sent.
     pub(super) sending: Mutex<Sending>,
     pub(super) sent: Condvar,
-    packs: Mutex<Packs>,
-    brought: Condvar,
     /// Who we are there.
     pub(super) mark: Mutex<Mark>,
 }
@@ -46,13 +41,6 @@ pub(super) struct Sending {
     pub segments: HashSet<i64>,
     /// Objects that are there or about to be, and not yet in the tables.
     pub names: HashSet<String>,
-}
-
-/// Whole packs, the one used last at the end.
-#[derive(Default)]
-struct Packs {
-    kept: VecDeque<(String, Arc<Vec<u8>>)>,
-    under_way: HashSet<String>,
 }
 
 /// All that are open, by id.
@@ -82,9 +70,20 @@ impl Store {
     /// Brings what [`super::read::fetch`] has left to be brought. What is lost gets a fault; a repository that cannot be
     /// reached is an error.
     pub(super) fn bring(&self, far: &[Far], stored: &mut [u8], faults: &mut [Option<String>]) -> Result<(), StoreError> {
+        self.bring_rest(far, None, stored, faults)
+    }
+
+    /// The same, but for what is in the batch.
+    pub(super) fn bring_rest(
+        &self,
+        far: &[Far],
+        batch: Option<&Batch>,
+        stored: &mut [u8],
+        faults: &mut [Option<String>],
+    ) -> Result<(), StoreError> {
         for far in far {
             let remote = self.remotes.get(far.repository)?;
-            if let Some(reason) = remote.bring(far, stored)? {
+            if let Some(reason) = remote.bring(far, batch, stored)? {
                 far.places.iter().for_each(|place| faults[*place] = Some(reason.clone()));
             }
         }
@@ -140,8 +139,6 @@ impl Remote {
             connections: connections.max(1),
             sending: Mutex::default(),
             sent: Condvar::new(),
-            packs: Mutex::default(),
-            brought: Condvar::new(),
             mark: Mutex::new(mark),
         }
     }
@@ -173,31 +170,16 @@ impl Remote {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the memory back.
-    pub fn rest(&self) {
-        self.packs().kept.clear();
-    }
-
     /// Ok(Some): why it cannot be had, ever.
-    fn bring(&self, far: &Far, stored: &mut [u8]) -> Result<Option<String>, StoreError> {
+    fn bring(&self, far: &Far, batch: Option<&Batch>, stored: &mut [u8]) -> Result<Option<String>, StoreError> {
         let head = pack_head_bytes(far.slots);
-        let wanted: usize = far.runs.iter().map(|run| run.to - run.from).sum();
-        if wanted * WHOLE >= far.length as usize || self.has(&far.object) {
-            let length = head + far.length as usize;
-            let pack = match self.whole(&far.object, length) {
-                Ok(pack) => pack,
-                Err(error) => return self.lost(far, error),
-            };
-            if pack.len() != length {
-                return Ok(Some(format!("object {} has {} bytes, not {length}", far.object, pack.len())));
-            }
-            far.runs.iter().for_each(|run| stored[run.place()].copy_from_slice(&pack[head + run.from..head + run.to]));
-            return Ok(None);
-        }
         for run in &far.runs {
-            let range = (head + run.from) as u64..(head + run.to) as u64;
-            match self.objects.get(&far.object, Some(range), run.to - run.from) {
-                Ok(bytes) if bytes.len() == run.to - run.from => stored[run.place()].copy_from_slice(&bytes),
+            let stored = &mut stored[run.place()];
+            if batch.is_some_and(|batch| batch.copy(&far.object, run, stored)) {
+                continue;
+            }
+            match self.objects.get(&far.object, Some((head + run.from) as u64..(head + run.to) as u64), stored.len()) {
+                Ok(bytes) if bytes.len() == stored.len() => stored.copy_from_slice(&bytes),
                 Ok(_) => return Ok(Some(format!("object {} is too short", far.object))),
                 Err(error) => return self.lost(far, error),
             }
@@ -220,46 +202,8 @@ impl Remote {
             ObjectError::NotFound(_) => {
                 Ok(Some(format!("pack {} is missing: repository {} has no object {}", far.pack, self.name, far.object)))
             }
+            ObjectError::Short { .. } => Ok(Some(error.to_string())),
             error => Err(self.failed(error)),
         }
-    }
-
-    fn has(&self, object: &str) -> bool {
-        let packs = self.packs();
-        packs.under_way.contains(object) || packs.kept.iter().any(|(name, _)| name == object)
-    }
-
-    /// A pack as a whole; brought once, however many ask for it at the same time.
-    fn whole(&self, object: &str, length: usize) -> Result<Arc<Vec<u8>>, ObjectError> {
-        let mut packs = self.packs();
-        loop {
-            if let Some(at) = packs.kept.iter().position(|(name, _)| name == object)
-                && let Some((name, pack)) = packs.kept.remove(at)
-            {
-                packs.kept.push_back((name, pack.clone()));
-                return Ok(pack);
-            }
-            if !packs.under_way.contains(object) {
-                break;
-            }
-            packs = self.brought.wait(packs).unwrap_or_else(PoisonError::into_inner);
-        }
-        packs.under_way.insert(object.to_string());
-        drop(packs);
-        let got = self.objects.get(object, None, length.min(LARGEST_OBJECT)).map(Arc::new);
-        let mut packs = self.packs();
-        packs.under_way.remove(object);
-        if let Ok(pack) = &got {
-            packs.kept.push_back((object.to_string(), pack.clone()));
-            if packs.kept.len() > KEPT_PACKS {
-                packs.kept.pop_front();
-            }
-        }
-        self.brought.notify_all();
-        got
-    }
-
-    fn packs(&self) -> MutexGuard<'_, Packs> {
-        self.packs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
