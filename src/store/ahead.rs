@@ -23,8 +23,9 @@ use crate::objects::{ObjectError, Objects};
 const BATCH_BYTES: usize = 16 << 20;
 /// Windows of a batch, at most.
 const BATCH_WINDOWS: usize = 64;
-/// Batches that are being brought or read.
-const BATCHES: usize = 4;
+/// Batches that are being brought or read: enough for all connections, within bounds.
+const FEWEST_BATCHES: usize = 4;
+const MOST_BATCHES: usize = 16;
 /// Bytes that are brought at once, about.
 const PIECE_BYTES: usize = 8 << 20;
 /// Of what is not needed, so much is brought rather than asked around.
@@ -135,6 +136,7 @@ impl Room {
 pub(super) struct Ahead<'a> {
     work: Sender<(Arc<Batch>, usize)>,
     ready: Sender<Window>,
+    batches: usize,
     room: Arc<Room>,
     cancel: &'a AtomicBool,
     stop: &'a AtomicBool,
@@ -160,7 +162,8 @@ impl<'a> Ahead<'a> {
                 }
             });
         }
-        Ahead { work, ready, room: Arc::default(), cancel, stop }
+        let batches = (remote.connections / 2 + 2).clamp(FEWEST_BATCHES, MOST_BATCHES);
+        Ahead { work, ready, batches, room: Arc::default(), cancel, stop }
     }
 
     /// Takes windows of one segment, in their order. Waits while too much is under way.
@@ -179,7 +182,7 @@ impl<'a> Ahead<'a> {
 
     fn begin(&self, plan: &Arc<Plan>, spots: &[Option<Spot>], windows: Vec<Range<usize>>) -> Result<(), StoreError> {
         let pieces = pieces(windows.iter().flat_map(|window| spots[window.clone()].iter().flatten()));
-        *self.room.wait(BATCHES - 1, self.cancel, self.stop)? += 1;
+        *self.room.wait(self.batches - 1, self.cancel, self.stop)? += 1;
         let count = pieces.len();
         let windows = windows.into_iter().map(|window| (plan.clone(), window)).collect();
         let batch = Arc::new(Batch { pieces, missing: AtomicUsize::new(count), windows: Mutex::new(windows), room: self.room.clone() });

@@ -87,9 +87,9 @@ impl PackHead {
         self.entries.len() / ENTRY_BYTES
     }
 
-    /// The object of a pack with this data.
-    pub fn object(&self, data: &[u8]) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(pack_head_bytes(self.slots()) + data.len());
+    /// The object of a pack with so many bytes of data, all of them 0 yet.
+    pub fn with_room(&self, data: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(pack_head_bytes(self.slots()) + data);
         bytes.extend_from_slice(PACK_MAGIC);
         bytes.extend_from_slice(&self.key.to_le_bytes());
         bytes.extend_from_slice(&u64::from(self.generation).to_le_bytes());
@@ -97,7 +97,7 @@ impl PackHead {
         bytes.extend_from_slice(&(self.format as u32).to_le_bytes());
         bytes.extend_from_slice(&self.entries);
         bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
-        bytes.extend_from_slice(data);
+        bytes.resize(bytes.len() + data, 0);
         bytes
     }
 
@@ -181,7 +181,7 @@ mod tests {
     fn a_pack_is_read_back_from_its_head_and_any_changed_bit_is_seen() {
         let entries = [Entry::new([7; 32], 0, 5, 9, Encoding::Zstd), Entry::dead(), Entry::new([8; 32], 5, 3, 3, Encoding::Raw)];
         let (format, entries) = format::entries_to_bytes(&entries);
-        let object = PackHead { key: 0xfedc_ba98_7654_3210, generation: 3, format, entries: entries.clone() }.object(b"datadata");
+        let object = PackHead { key: 0xfedc_ba98_7654_3210, generation: 3, format, entries: entries.clone() }.with_room(8);
         assert_eq!(object.len(), pack_head_bytes(3) + 8);
         let head = PackHead::parse(&object[..pack_head_bytes(3)]).unwrap();
         assert_eq!((head.key, head.generation, head.format, &head.entries, head.slots()), (0xfedc_ba98_7654_3210, 3, format, &entries, 3));

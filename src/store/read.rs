@@ -756,7 +756,7 @@ fn plausible(entry: Option<Entry>, wanted: &Wanted, pack_bytes: usize) -> Result
 }
 
 /// None if there is no such pack.
-fn open_pack(c: &Connection, pack: i64) -> Result<Option<Blob<'_>>, rusqlite::Error> {
+pub(super) fn open_pack(c: &Connection, pack: i64) -> Result<Option<Blob<'_>>, rusqlite::Error> {
     match c.blob_open(MAIN_DB, c"pack", c"data", pack, true) {
         Ok(data) => Ok(Some(data)),
         // What SQLite says about a row that does not exist.

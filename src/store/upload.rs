@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::format::{self, Address, Hash};
 use super::object::{self, Name, PackHead};
+use super::read;
 use super::remote::Remote;
 use super::{Store, StoreError};
 use crate::clock;
@@ -39,8 +40,9 @@ pub struct Upload<'a> {
 struct Staged {
     pack: i64,
     name: Name,
-    head: PackHead,
-    data: Vec<u8>,
+    /// The table of contents.
+    entries: Vec<u8>,
+    object: Vec<u8>,
     /// The object it replaces.
     old: Option<String>,
 }
@@ -227,22 +229,26 @@ impl Upload<'_> {
 
     /// None if it is no longer staged.
     fn load(&self, pack: i64) -> Result<Option<Staged>, StoreError> {
-        let row = self.store.db.read(|c| {
-            c.prepare_cached(
-                "SELECT t.format, t.entries, t.object, p.data FROM pack_toc t JOIN pack p USING (id) WHERE id = ?1 AND t.staged",
-            )?
-            .query_row([pack], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, Option<String>>(2)?, row.get::<_, Vec<u8>>(3)?))
-            })
-            .optional()
-        })?;
-        let Some((format, entries, old, data)) = row else { return Ok(None) };
-        let name = match old.as_deref().and_then(Name::parse) {
-            Some(name) => name.next(random()? as u32),
-            None => Name::pack(random()?, random()? as u32),
-        };
-        let head = PackHead { key: name.pack_key().unwrap_or_default(), generation: name.generation, format, entries };
-        Ok(Some(Staged { pack, name, head, data, old }))
+        let nonce = random()?;
+        let key = random()?;
+        self.store.db.read(|c| {
+            let row = c
+                .prepare_cached("SELECT format, entries, object FROM pack_toc WHERE id = ?1 AND staged")?
+                .query_row([pack], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, Option<String>>(2)?)))
+                .optional()?;
+            let Some((format, entries, old)) = row else { return Ok(None) };
+            let data = read::open_pack(c, pack)?.ok_or_else(|| StoreError::Damaged(format!("pack {pack}, which was to be sent, is missing")))?;
+            let name = match old.as_deref().and_then(Name::parse) {
+                Some(name) => name.next(nonce as u32),
+                None => Name::pack(key, nonce as u32),
+            };
+            let head = PackHead { key: name.pack_key().unwrap_or_default(), generation: name.generation, format, entries };
+            // Straight to its place: a copy of each pack that is under way would take as much memory again.
+            let mut object = head.with_room(data.len());
+            let begin = object.len() - data.len();
+            data.read_at_exact(&mut object[begin..], 0)?;
+            Ok(Some(Staged { pack, name, entries: head.entries, object, old }))
+        })
     }
 
     fn send_staged(&self, staged: &Staged) -> Result<(), StoreError> {
@@ -251,13 +257,13 @@ impl Upload<'_> {
             // It may have been dropped or compacted while it was sent.
             let same = tx
                 .prepare_cached("UPDATE pack_toc SET object = ?2, staged = 0 WHERE id = ?1 AND staged AND entries = ?3")?
-                .execute(params![staged.pack, name, staged.head.entries])?;
+                .execute(params![staged.pack, name, staged.entries])?;
             if same > 0 {
                 tx.prepare_cached("DELETE FROM pack WHERE id = ?1")?.execute([staged.pack])?;
             }
             self.discard_one(tx, if same > 0 { staged.old.as_deref() } else { Some(&name) })
         });
-        self.put_unknown(&name, &staged.head.object(&staged.data), known)
+        self.put_unknown(&name, &staged.object, known)
     }
 
     /// False if it is there already. One that another piece of work is sending is waited for.
