@@ -50,7 +50,7 @@ pub struct Job {
     pub volume_id: Option<i64>,
     /// The volume that a copy reads.
     pub source_id: Option<i64>,
-    /// Where a restore goes, how large a volume was before, which file is left of a forgotten one.
+    /// Where a restore goes, how large a volume was before, which file is left of a forgotten one, what a backup is made from.
     pub target: Value,
     /// All volumes that it reads or writes.
     volumes: Vec<i64>,
@@ -66,15 +66,21 @@ pub enum Claim {
 }
 
 impl Job {
+    /// The map that a backup is made from, if not from its volumes.
+    pub fn source_map(&self) -> Option<i64> {
+        self.target["map"].as_i64()
+    }
+
     pub fn claims(&self) -> impl Iterator<Item = Claim> + '_ {
         let paths = ["path", "file"].into_iter().filter_map(|key| Some(Claim::Path(self.target[key].as_str()?.into())));
         self.backup_id.map(Claim::Backup).into_iter().chain(self.volumes.iter().copied().map(Claim::Volume)).chain(paths)
     }
 }
 
-/// The last column: the volumes that a backup reads, or those of the instance that a restore makes.
+/// The last column: the volumes that a backup reads unless it is made from a map, or those of the instance that a restore makes.
 const SELECT: &str = "SELECT j.id, j.kind, j.backup_id, j.volume_id, j.source_id, j.target, CASE j.kind \
-    WHEN 'create' THEN (SELECT json_group_array(b.volume_id) FROM volume_backup b WHERE b.backup_id = j.backup_id) \
+    WHEN 'create' THEN (SELECT json_group_array(b.volume_id) FROM volume_backup b WHERE b.backup_id = j.backup_id \
+        AND json_extract(j.target, '$.map') IS NULL) \
     WHEN 'restore' THEN (SELECT json_group_array(iv.volume_id) FROM instance_volume iv \
         WHERE iv.instance_id = json_extract(j.target, '$.instance')) \
     ELSE '[]' END FROM job j";
@@ -187,7 +193,8 @@ pub fn on_path(connection: &Connection, path: &str) -> rusqlite::Result<bool> {
 pub fn on_volume(connection: &Connection, volume_id: i64) -> rusqlite::Result<bool> {
     connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM job WHERE volume_id = ?1 OR source_id = ?1)
-            OR EXISTS (SELECT 1 FROM job j JOIN volume_backup b ON b.backup_id = j.backup_id WHERE j.kind = 'create' AND b.volume_id = ?1)
+            OR EXISTS (SELECT 1 FROM job j JOIN volume_backup b ON b.backup_id = j.backup_id WHERE j.kind = 'create' AND b.volume_id = ?1
+                AND json_extract(j.target, '$.map') IS NULL)
             OR EXISTS (SELECT 1 FROM instance_volume iv JOIN restoration r ON r.instance_id = iv.instance_id JOIN job j ON j.backup_id = r.backup_id
                 WHERE iv.volume_id = ?1 AND j.kind = 'restore' AND json_extract(j.target, '$.instance') = iv.instance_id)",
         [volume_id],

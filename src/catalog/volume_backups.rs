@@ -116,9 +116,17 @@ pub fn reserve(connection: &Connection, backup_id: i64) -> rusqlite::Result<()> 
 pub fn release_map(connection: &Connection, part: &Part) -> rusqlite::Result<Option<i64>> {
     let Some(map_id) = part.map_id else { return Ok(None) };
     connection.execute("UPDATE volume_backup SET map_id = NULL WHERE id = ?", [part.id])?;
-    let shared: bool =
-        connection.query_row("SELECT EXISTS (SELECT 1 FROM volume_backup WHERE map_id = ?)", [map_id], |row| row.get(0))?;
-    Ok((!shared).then_some(map_id))
+    Ok((!is_map_used(connection, map_id)?).then_some(map_id))
+}
+
+/// Does anything refer to the map: a backup, a snapshot, or a backup that is to be made from it?
+pub fn is_map_used(connection: &Connection, map_id: i64) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM volume_backup WHERE map_id = ?1) \
+                OR EXISTS (SELECT 1 FROM job WHERE kind = 'create' AND json_extract(target, '$.map') = ?1)",
+        )?
+        .query_row([map_id], |row| row.get(0))
 }
 
 // ---- as Cinder sees it

@@ -85,7 +85,8 @@ pub const STATUS: &str = "CASE \
         OR EXISTS (SELECT 1 FROM restoration r JOIN job j ON j.backup_id = r.backup_id WHERE r.instance_id = iv.instance_id \
             AND j.kind = 'restore' AND json_extract(j.target, '$.instance') = r.instance_id)) THEN 'restoring-backup' \
     WHEN EXISTS (SELECT 1 FROM job j JOIN volume_backup b ON b.backup_id = j.backup_id \
-        WHERE j.kind = 'create' AND b.volume_id = v.id AND b.kind <> 'snapshot') THEN 'backing-up' \
+        WHERE j.kind = 'create' AND b.volume_id = v.id AND b.kind <> 'snapshot' AND json_extract(j.target, '$.map') IS NULL) \
+        THEN 'backing-up' \
     WHEN v.state = 'available' AND i.state = 'online' THEN 'in-use' \
     ELSE v.state END";
 /// Bootable by its place in an instance, or by itself.

@@ -38,17 +38,35 @@ impl Engine {
     /// Stores all volumes where the backup is to lie. Of one in a repository everything is there when this ends.
     fn take_in_all(&self, job: &Job, running: &Running) -> Result<Vec<(Part, Ingested)>, EngineError> {
         let backup = self.db.read(|c| backups::by_id(c, job.backup_id.unwrap_or_default()))?.ok_or(EngineError::Cancelled)?;
-        let Some(repository_id) = backup.repository_id else {
-            return self.read_volumes(job, Home::Coffer, running);
-        };
+        let Some(repository_id) = backup.repository_id else { return self.take_in_at(job, Home::Coffer, running) };
         let remote = self.remote(repository_id)?;
         self.store.upload(&remote, &running.cancel, |upload| {
-            let parts = self.read_volumes(job, Home::Repository(upload), running)?;
+            let parts = self.take_in_at(job, Home::Repository(upload), running)?;
             let segments: Vec<i64> = parts.iter().flat_map(|(_, ingested)| ingested.segments()).copied().collect();
             upload.finish(&segments)?;
             self.send_manifest(&backup, &parts, upload)?;
             Ok(parts)
         })
+    }
+
+    fn take_in_at(&self, job: &Job, home: Home, running: &Running) -> Result<Vec<(Part, Ingested)>, EngineError> {
+        match job.source_map() {
+            Some(map_id) => self.transfer_map(job, map_id, home, running),
+            None => self.read_volumes(job, home, running),
+        }
+    }
+
+    /// The backup of a snapshot: its bytes are in the store already, but at another place.
+    fn transfer_map(&self, job: &Job, map_id: i64, home: Home, running: &Running) -> Result<Vec<(Part, Ingested)>, EngineError> {
+        let part = self.db.read(|c| volume_backups::parts(c, job.backup_id.unwrap_or_default()))?.into_iter().next();
+        let part = part.ok_or(EngineError::Cancelled)?;
+        running.progress.total.store(part.size as u64, Ordering::Relaxed);
+        let workers = self.settings().workers;
+        let ingested = ingest::transfer(&self.store, home, map_id, workers, &running.progress, &running.cancel).map_err(|error| match error {
+            EngineError::Corrupt { offset, reason } => EngineError::Told(format!("the snapshot is damaged at byte {offset}: {reason}")),
+            error => error,
+        })?;
+        Ok(vec![(part, ingested)])
     }
 
     fn read_volumes(&self, job: &Job, home: Home, running: &Running) -> Result<Vec<(Part, Ingested)>, EngineError> {
@@ -156,6 +174,7 @@ impl Engine {
                 return Err(EngineError::Cancelled);
             }
             jobs::remove(tx, job.id)?;
+            release_source(tx, job)?;
             if let Some(backup) = backups::by_id(tx, backup_id)? {
                 orders::log_backup(tx, &backup, "resource_backup_creation_succeeded", Severity::Info, || {
                     match backup.kind {
@@ -197,7 +216,7 @@ fn warn_of_changes(tx: &Transaction, backup: &Backup, parts: &[(Part, Ingested)]
 /// Records that the making of a backup failed; also used at the next start after a crash. One that was given another state
 /// meanwhile keeps that.
 pub(super) fn fail(tx: &Transaction, backup_id: i64, reason: &str) -> rusqlite::Result<()> {
-    jobs::revoke(tx, backup_id, JobKind::Create)?;
+    revoke(tx, backup_id)?;
     if !backups::fail(tx, backup_id, reason, clock::now_ms())? {
         return Ok(());
     }
@@ -213,6 +232,21 @@ pub(super) fn fail(tx: &Transaction, backup_id: i64, reason: &str) -> rusqlite::
     let Some(schedule_id) = backup.schedule_id else { return Ok(()) };
     let message = format!("Failed to execute backup schedule for {}. Error: {reason}", backup.subject);
     deactivate(tx, schedule_id, &message)
+}
+
+/// Takes the promise of a backup back.
+pub(super) fn revoke(tx: &Transaction, backup_id: i64) -> rusqlite::Result<()> {
+    let promised: Vec<Job> = jobs::of_backup(tx, backup_id)?.into_iter().filter(|job| job.kind == JobKind::Create).collect();
+    jobs::revoke(tx, backup_id, JobKind::Create)?;
+    promised.iter().try_for_each(|job| release_source(tx, job))
+}
+
+/// What a backup was to be made from may have been kept for that alone.
+fn release_source(tx: &Transaction, job: &Job) -> rusqlite::Result<()> {
+    match job.source_map() {
+        Some(map_id) if !volume_backups::is_map_used(tx, map_id)? => Store::delete_map(tx, map_id),
+        _ => Ok(()),
+    }
 }
 
 /// Switches a schedule off and says why.

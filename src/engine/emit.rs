@@ -26,10 +26,9 @@ pub fn emit(
     cancel: &AtomicBool,
 ) -> Result<(), EngineError> {
     let reader = MapReader::open(store, map_id).map_err(|e| match e {
-        ReadError::Corrupt(corrupt) => EngineError::Corrupt { offset: corrupt.offset, reason: corrupt.reason },
         // It is the map of a backup that is there, so nobody has deleted it.
         ReadError::Store(StoreError::NoSuchMap(_)) => EngineError::Corrupt { offset: 0, reason: MAP_LOST.into() },
-        ReadError::Store(e) => e.into(),
+        e => e.into(),
     })?;
     if target.size() < reader.size() {
         let (path, found, needed) = (target.path().to_path_buf(), target.size(), reader.size());

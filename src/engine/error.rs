@@ -5,6 +5,7 @@ use std::path::Path;
 use super::places::PlaceError;
 use crate::source::SourceError;
 use crate::store::StoreError;
+use crate::store::read::ReadError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -33,6 +34,15 @@ impl From<StoreError> for EngineError {
         match error {
             StoreError::Cancelled => EngineError::Cancelled,
             error => EngineError::Store(error),
+        }
+    }
+}
+
+impl From<ReadError> for EngineError {
+    fn from(error: ReadError) -> EngineError {
+        match error {
+            ReadError::Corrupt(corrupt) => EngineError::Corrupt { offset: corrupt.offset, reason: corrupt.reason },
+            ReadError::Store(error) => error.into(),
         }
     }
 }

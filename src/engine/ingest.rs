@@ -11,7 +11,7 @@ use super::EngineError;
 use crate::source::{Buffer, Source};
 use crate::store::codec::{self, Base, Encoder};
 use crate::store::format::{Address, CHUNK_SIZE, Encoding, Hash, ZERO_HASH};
-use crate::store::{Home, Ingest, Same, Sealed, Store, StoreError, Writer};
+use crate::store::{Home, Ingest, Same, Sealed, Step, Store, StoreError, Writer};
 
 /// Bytes read at once. Larger reads are not faster, smaller ones cost more time in the kernel.
 const SPAN: u64 = 1 << 20;
@@ -52,6 +52,10 @@ impl Ingested {
     /// Bytes of the volume.
     pub fn size(&self) -> u64 {
         self.sealed.size
+    }
+
+    pub fn chunk_size(&self) -> u32 {
+        self.sealed.chunk_size
     }
 
     /// The ids of its segments; 0 for zeros.
@@ -108,6 +112,23 @@ pub fn ingest(
     })?;
     let modified = source.check().map_err(EngineError::Source)?;
     Ok(Ingested { sealed: ingest.seal(finished), modified })
+}
+
+/// The same for a volume that is stored already, by its map: what the other place has not is stored there.
+pub fn transfer(
+    store: &Store,
+    home: Home,
+    map_id: i64,
+    workers: usize,
+    progress: &Progress,
+    cancel: &AtomicBool,
+) -> Result<Ingested, EngineError> {
+    let count = |step: Step| {
+        progress.read.fetch_add(step.read, Ordering::Relaxed);
+        progress.new.fetch_add(step.new, Ordering::Relaxed);
+        progress.stored.fetch_add(step.stored, Ordering::Relaxed);
+    };
+    Ok(Ingested { sealed: store.transfer(map_id, home, workers, &count, cancel)?, modified: false })
 }
 
 /// A span to be read.

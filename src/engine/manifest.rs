@@ -5,7 +5,7 @@ use super::{Engine, EngineError};
 use crate::catalog::backups::{self, Backup};
 use crate::catalog::manifests;
 use crate::catalog::volume_backups::Part;
-use crate::store::format::{CHUNK_SIZE, Hash};
+use crate::store::format::Hash;
 use crate::store::{Store, Upload};
 
 /// Where manifests lie in a repository.
@@ -18,7 +18,7 @@ impl Engine {
         manifest.stored = parts.iter().map(|(_, ingested)| ingested.stored() as i64).sum();
         for (volume, (_, ingested)) in manifest.volumes.iter_mut().zip(parts) {
             volume.size = ingested.size();
-            volume.chunk_size = CHUNK_SIZE;
+            volume.chunk_size = ingested.chunk_size();
             volume.hash = hex(&ingested.hash());
             volume.stored = ingested.stored() as i64;
             volume.objects = ingested.added() as i64;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::ingest::{Known, Progress, ingest};
+use super::ingest::{Ingested, Known, Progress, ingest, transfer};
 use super::path_tests::Bench;
 use super::EngineError;
 use crate::objects::{Cancel, Listed, ObjectError, Objects};
@@ -139,6 +139,20 @@ impl Host {
             Ok::<_, EngineError>(ingested)
         })?;
         Ok(self.bench.commit(&ingested))
+    }
+
+    /// Stores what a map has in the cloud too.
+    fn try_copy(&self, map: i64) -> Result<i64, EngineError> {
+        let copied = self.bench.store.upload(&self.remote, &Arc::default(), |upload| {
+            let copied = transfer(&self.bench.store, Home::Repository(upload), map, 3, &Progress::default(), &AtomicBool::new(false))?;
+            upload.finish(copied.segments())?;
+            Ok::<_, EngineError>(copied)
+        })?;
+        Ok(self.bench.commit(&copied))
+    }
+
+    fn copy_here(&self, map: i64) -> Result<Ingested, EngineError> {
+        transfer(&self.bench.store, Home::Coffer, map, 3, &Progress::default(), &AtomicBool::new(false))
     }
 
     fn back_up(&self, bytes: &[u8]) -> i64 {
@@ -439,4 +453,125 @@ fn what_a_repository_has_lost_is_stored_there_anew_and_never_listed_from_elsewhe
         let map = rescue.bench.write(|tx| Store::adopt_map(tx, ID, &adopted, bytes.len() as u64, CHUNK_SIZE, &names, &hash)).unwrap();
         rescue.assert_restores(map, &bytes);
     }
+}
+
+/// Packs of format 2 have deltas.
+const DELTAS: &str = "SELECT count(*) FROM pack_toc WHERE format = 2 AND repository = 0";
+
+#[test]
+fn what_is_stored_here_goes_to_the_repository_without_its_source() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let mut bytes = random(1, 1500);
+    bytes[100 * CHUNK..1300 * CHUNK].fill(0);
+    bytes.truncate(1499 * CHUNK + 77);
+    let first = host.bench.back_up(&bytes);
+    let before = bytes.clone();
+    (0..40).for_each(|chunk| bytes[chunk * CHUNK + 9] ^= 1);
+    let second = host.bench.back_up(&bytes);
+    assert!(host.bench.number(DELTAS) > 0);
+    let progress = Progress::default();
+    let copied = host.bench.store.upload(&host.remote, &Arc::default(), |upload| {
+        let copied = transfer(&host.bench.store, Home::Repository(upload), second, 3, &progress, &AtomicBool::new(false))?;
+        upload.finish(copied.segments())?;
+        Ok::<_, EngineError>(copied)
+    });
+    let copied = copied.unwrap();
+    assert_eq!(copied.hash(), host.bench.content(second).1, "it has the same name");
+    assert_eq!(progress.read.into_inner(), bytes.len() as u64);
+    assert_eq!((progress.stored.into_inner(), copied.added()), (copied.stored(), 300));
+    let copy = host.bench.commit(&copied);
+    drop(copied);
+    assert_eq!(host.bench.number("SELECT count(*) FROM pack_toc WHERE format = 2 AND repository <> 0"), 0, "there are no deltas there");
+    host.bench.delete(first);
+    host.bench.delete(second);
+    host.collect();
+    assert_eq!(host.bench.number("SELECT count(*) FROM pack"), 0, "what it was copied from is gone");
+    host.assert_restores(copy, &bytes);
+    // And back again; what is known in its new place is not fetched.
+    let here = host.bench.back_up(&before);
+    let got = cloud.0.got.load(Ordering::SeqCst);
+    let back = host.bench.commit(&host.copy_here(copy).unwrap());
+    let got = cloud.0.got.load(Ordering::SeqCst) - got;
+    assert!(got <= (40 * CHUNK + PACK_BYTES) as u64 + 100_000, "{got}");
+    host.bench.delete(copy);
+    host.bench.delete(here);
+    host.collect();
+    assert!(cloud.names("packs/").is_empty());
+    host.assert_restores(back, &bytes);
+}
+
+#[test]
+fn what_is_there_already_is_only_listed() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let mut bytes = random(1, 200);
+    let first = host.bench.back_up(&bytes);
+    host.try_copy(first).unwrap();
+    let sent = cloud.uploads();
+    host.try_copy(first).unwrap();
+    assert_eq!(cloud.uploads(), sent, "all of it is there");
+    bytes[7 * CHUNK] ^= 1;
+    let second = host.bench.back_up(&bytes);
+    let copy = host.try_copy(second).unwrap();
+    assert_eq!(cloud.uploads(), sent + 2, "one pack and one segment");
+    host.assert_restores(copy, &bytes);
+}
+
+#[test]
+fn a_copy_that_was_interrupted_goes_on_where_it_was() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let bytes = random(1, 400);
+    let map = host.bench.back_up(&bytes);
+    cloud.0.failing_from.store(cloud.uploads() + 6, Ordering::SeqCst);
+    let error = host.try_copy(map).err().unwrap();
+    assert!(error.to_string().contains("the network is down"), "{error}");
+    cloud.0.failing_from.store(0, Ordering::SeqCst);
+    let mark = host.remote.mark();
+    let host = Host::with(host.bench.reopen(), &cloud, mark);
+    let copy = host.try_copy(map).unwrap();
+    assert_eq!(cloud.names("packs/").len(), 400usize.div_ceil(PACK_BYTES / CHUNK), "nothing is sent twice");
+    host.assert_restores(copy, &bytes);
+}
+
+#[test]
+fn what_is_damaged_is_not_copied_unless_it_is_there_already() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let bytes = random(1, 100);
+    let map = host.bench.back_up(&bytes);
+    let whole = host.try_copy(map).unwrap();
+    host.bench.flip("pack", "data", 2, CHUNK + 5);
+    host.try_copy(map).unwrap();
+    host.bench.delete(whole);
+    host.bench.execute("DELETE FROM volume_map WHERE repository <> 0");
+    host.collect();
+    assert!(cloud.names("packs/").is_empty());
+    let error = host.try_copy(map).err().unwrap();
+    let place = (PACK_BYTES / CHUNK + 1) * CHUNK;
+    assert!(matches!(&error, EngineError::Corrupt { offset, .. } if *offset == place as u64), "{error:?}");
+    // It is stored anew, in place, from where it is whole.
+    let again = host.back_up(&bytes);
+    let mended = host.copy_here(again).unwrap();
+    assert_eq!(mended.added(), 1);
+    host.assert_restores(map, &bytes);
+}
+
+#[test]
+fn the_size_of_chunks_is_kept() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let small = CHUNK / 4;
+    let bytes = random(3, 10)[..9 * CHUNK + 100].to_vec();
+    // As an older format has stored it.
+    let ingest = host.bench.store.begin(Home::Coffer, None).unwrap();
+    let old = host.bench.store.store_in_chunks_of(ingest, &bytes, small as u32);
+    let map = host.bench.write(|tx| old.commit(tx));
+    let copy = host.try_copy(map).unwrap();
+    assert_eq!(host.bench.number(&format!("SELECT chunk_size FROM volume_map WHERE id = {copy}")), small as i64);
+    assert_eq!(host.bench.content(copy).1, host.bench.content(map).1);
+    host.bench.delete(map);
+    host.collect();
+    host.assert_restores(copy, &bytes);
 }

@@ -164,8 +164,14 @@ impl<'a> Ingest<'a> {
 
     /// The one place where the chunks of the volume go, in their order.
     pub fn writer(&self) -> Writer<'_> {
+        self.writer_of(CHUNK_SIZE)
+    }
+
+    /// The same for a volume that is cut into chunks of another size.
+    pub(super) fn writer_of(&self, chunk_size: u32) -> Writer<'_> {
         Writer {
             ingest: self,
+            chunk_size,
             hashes: Vec::with_capacity(SEGMENT_CHUNKS),
             addresses: Vec::with_capacity(SEGMENT_CHUNKS),
             segments: Vec::new(),
@@ -204,6 +210,7 @@ pub struct Sealed {
 
 pub struct Finished {
     pub size: u64,
+    pub chunk_size: u32,
     pub hash: Hash,
     pub segments: Vec<i64>,
     /// Bytes added to packs.
@@ -219,7 +226,7 @@ impl Sealed {
         tx.prepare_cached("INSERT INTO volume_map (hash, size, chunk_size, segments, repository) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
             map.hash,
             map.size as i64,
-            CHUNK_SIZE,
+            map.chunk_size,
             format::segments_to_bytes(&map.segments),
             self.repository
         ])?;
@@ -238,6 +245,7 @@ impl std::ops::Deref for Sealed {
 /// Puts the chunks of a volume in order into packs and segments.
 pub struct Writer<'a> {
     ingest: &'a Ingest<'a>,
+    chunk_size: u32,
     /// The chunks of the segment in the making.
     hashes: Vec<Hash>,
     addresses: Vec<Address>,
@@ -312,7 +320,7 @@ impl<'a> Writer<'a> {
 
     /// Commits the rest. The volume has `size` bytes, and as many chunks were put as that makes.
     pub fn finish(mut self, size: u64) -> Result<Finished, StoreError> {
-        debug_assert_eq!(self.chunk(), size.div_ceil(u64::from(CHUNK_SIZE)));
+        debug_assert_eq!(self.chunk(), size.div_ceil(u64::from(self.chunk_size)));
         if !self.hashes.is_empty() {
             self.close_segment();
         }
@@ -320,9 +328,9 @@ impl<'a> Writer<'a> {
         if self.waiting > 0 {
             self.ingest.store.db.checkpoint()?;
         }
-        let hash = format::map_hash(size, CHUNK_SIZE, self.map.iter().map(|(hash, _)| hash));
+        let hash = format::map_hash(size, self.chunk_size, self.map.iter().map(|(hash, _)| hash));
         let segments = self.map.iter().map(|(_, id)| *id).collect();
-        Ok(Finished { size, hash, segments, stored: self.stored, added: self.added })
+        Ok(Finished { size, chunk_size: self.chunk_size, hash, segments, stored: self.stored, added: self.added })
     }
 
     fn put(&mut self, hash: Hash, address: Address) -> Result<(), StoreError> {
@@ -346,6 +354,11 @@ impl<'a> Writer<'a> {
         }
         self.hashes.clear();
         self.addresses.clear();
+    }
+
+    /// Bytes of the volume in the chunks that were put, the last of which may be shorter.
+    pub(super) fn bytes(&self) -> u64 {
+        self.chunk() * u64::from(self.chunk_size)
     }
 
     /// Number of the next chunk.

@@ -29,6 +29,7 @@ mod scrub;
 mod slots;
 mod state;
 mod toc;
+mod transfer;
 mod trash;
 mod upload;
 mod usage;
@@ -47,6 +48,7 @@ pub use mend::{Concern, Place};
 pub use read::{Corrupt, LARGEST_CHUNK};
 pub use remote::{Remote, Remotes};
 pub use scrub::{Bad, Depth};
+pub use transfer::Step;
 pub use upload::Upload;
 pub use usage::{Claim, Size, Usage};
 
@@ -145,7 +147,7 @@ impl Store {
     }
 
     /// Removes a volume map within the caller's transaction. The space of what only it referred to comes back by [`Store::gc`].
-    pub fn delete_map(tx: &Transaction, map_id: i64) -> Result<(), StoreError> {
+    pub fn delete_map(tx: &Transaction, map_id: i64) -> rusqlite::Result<()> {
         tx.prepare_cached("DELETE FROM volume_map WHERE id = ?1")?.execute([map_id])?;
         Ok(())
     }
@@ -161,6 +163,11 @@ impl Store {
             .prepare_cached("SELECT id, size FROM volume_map WHERE hash = ?1 ORDER BY id LIMIT 1")?
             .query_row([hash], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()
+    }
+
+    /// Where a stored volume lies: None if there is no such map, 0 in the coffer.
+    pub fn map_repository(connection: &Connection, map_id: i64) -> rusqlite::Result<Option<i64>> {
+        connection.prepare_cached("SELECT repository FROM volume_map WHERE id = ?1")?.query_row([map_id], |row| row.get(0)).optional()
     }
 
     /// The hash that names a stored volume's content.

@@ -17,7 +17,7 @@ use super::toc::Stored;
 use super::{Store, StoreError};
 
 /// Bytes of the volume that are read at once.
-const WINDOW_BYTES: usize = 4 << 20;
+pub(super) const WINDOW_BYTES: usize = 4 << 20;
 /// Bytes of a chunk, at most.
 pub const LARGEST_CHUNK: usize = WINDOW_BYTES;
 /// Stored bytes that are read at once. A window of our own making takes half of it, but a base may be many times as large as what
@@ -85,6 +85,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// Why it cannot be what it was when it was stored.
+    pub(super) fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
+    }
+
     /// Name and place of a chunk, by its number in the segment; None if there is none or the segment is not what it was.
     pub(super) fn chunk(&self, number: usize) -> Option<(Hash, Address)> {
         let place = self.hashes.get(number).copied().zip(self.addresses.get(number).copied());
@@ -340,13 +345,13 @@ impl<'a> MapReader<'a> {
     }
 
     /// The bytes of the volume in a segment.
-    fn segment_range(&self, segment: usize) -> Range<u64> {
+    pub(super) fn segment_range(&self, segment: usize) -> Range<u64> {
         let bytes = (self.chunk_size * SEGMENT_CHUNKS) as u64;
         let start = segment as u64 * bytes;
         start..(start + bytes).min(self.size)
     }
 
-    fn bad_segment(&self, segment: usize, reason: &str) -> Corrupt {
+    pub(super) fn bad_segment(&self, segment: usize, reason: &str) -> Corrupt {
         let range = self.segment_range(segment);
         Corrupt { offset: range.start, length: range.end - range.start, reason: reason.to_string() }
     }
@@ -567,7 +572,7 @@ pub(super) struct Found {
     pub encoding: Encoding,
     pub raw: usize,
     /// Where in the bytes read.
-    stored: Range<usize>,
+    pub stored: Range<usize>,
 }
 
 impl Found {

@@ -37,7 +37,8 @@ pub struct VolumeBackupOrder<'a> {
     pub force: bool,
 }
 
-/// Promises the backup and returns its row. One of a snapshot is Ready at once, because its data is stored already.
+/// Promises the backup and returns its row. One of a snapshot is Ready at once if it lies in the same place, because its data is stored
+/// already.
 pub fn back_up_volume(tx: &Transaction, order: &VolumeBackupOrder) -> Result<VolumeBackup, Refusal> {
     let (volume, project_id) = (order.volume, order.project_id);
     match order.snapshot {
@@ -79,11 +80,13 @@ pub fn back_up_volume(tx: &Transaction, order: &VolumeBackupOrder) -> Result<Vol
             let reason = format!("there is no backup service in availability zone {zone}; the only one is {ZONE}");
             create::fail(tx, backup_id, &reason)?;
         }
-        (_, Some(map_id)) if repository_id.is_none() => {
+        (_, Some(map_id)) if repository_id.is_none() && Store::map_repository(tx, map_id)? == Some(0) => {
             volume_backups::complete(tx, id, map_id, 0, 0)?;
             backups::complete(tx, backup_id, 0, now)?;
             logged(tx, backup_id, "resource_backup_creation_succeeded", "has been created")?;
         }
+        // Elsewhere it has to be stored once more, and not from the volume, which may have changed since.
+        (_, Some(map_id)) => jobs::insert(tx, JobKind::Create, backup_id, None, &json!({"map": map_id}), now)?,
         _ => jobs::insert(tx, JobKind::Create, backup_id, None, &Value::Null, now)?,
     }
     find(tx, id)
@@ -139,7 +142,7 @@ pub fn force_delete(tx: &Transaction, backup: &VolumeBackup) -> Result<bool, Ref
     if backup.state == BackupState::Deleting {
         return Ok(false);
     }
-    jobs::revoke(tx, backup.backup_id, JobKind::Create)?;
+    create::revoke(tx, backup.backup_id)?;
     backups::reset(tx, backup.backup_id, BackupState::Erred, clock::now_ms())?;
     delete(tx, &whole(tx, backup.backup_id)?)?;
     Ok(matches!(backup.state, BackupState::BackingUp | BackupState::Restoring))
@@ -154,7 +157,7 @@ pub fn reset_status(tx: &Transaction, backup: &VolumeBackup, available: bool) ->
         // It is on its way.
         (BackupState::BackingUp, true) => return Ok(false),
         (BackupState::BackingUp, false) => {
-            jobs::revoke(tx, backup.backup_id, JobKind::Create)?;
+            create::revoke(tx, backup.backup_id)?;
             backups::fail(tx, backup.backup_id, "cancelled: an administrator has reset its state", now)?;
         }
         (_, true) if backup.map_id.is_none() => return Err(Refusal::NoData),
