@@ -7,6 +7,7 @@ use super::client::Client;
 use super::find::{BACKUP, INSTANCE, SCHEDULE, VOLUME_BACKUP};
 use super::output::{Column, byte_field, field, time};
 use super::{CliError, Context, space};
+use crate::catalog::repositories::COFFER;
 
 /// List backups, oldest first
 #[derive(Args)]
@@ -35,6 +36,9 @@ const COLUMNS: &[Column] = &[
     ("STORED", |b| byte_field(b, "stored_bytes")),
     ("DESCRIPTION", |b| field(b, "description")),
 ];
+
+/// Shown if there are any that lie elsewhere than in the coffer.
+const REPOSITORY: Column = ("REPOSITORY", |b| field(b, "repository"));
 
 const OF_VOLUMES: &[Column] = &[
     ("UUID", |b| field(b, "uuid")),
@@ -77,7 +81,11 @@ pub fn run(args: &List, context: &Context) -> Result<(), CliError> {
     if backups.is_empty() {
         eprintln!("no backups of instances; `cofferd list --volumes` shows those of volumes alone");
     }
-    show(args, context, &client, backups, COLUMNS)
+    let mut columns = COLUMNS.to_vec();
+    if backups.iter().any(|backup| backup["repository"] != COFFER) {
+        columns.insert(columns.len() - 1, REPOSITORY);
+    }
+    show(args, context, &client, backups, &columns)
 }
 
 fn show(args: &List, context: &Context, client: &Client, mut backups: Vec<Value>, columns: &[Column]) -> Result<(), CliError> {

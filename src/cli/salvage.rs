@@ -53,6 +53,9 @@ pub fn run(args: &Salvage, context: &Context) -> Result<(), CliError> {
     };
     let remarks = salvage.remarks();
     context.show(&json!({"volumes": report, "remarks": remarks}), |_| text(&report, &remarks))?;
+    if report.is_empty() {
+        return Err(CliError::failed(format!("{}: no volume is stored in it, as far as can be seen; is it a coffer?", args.coffer.display())));
+    }
     match (args.to.is_some(), report.iter().filter(|volume| volume["state"] != "whole").count()) {
         (true, n) if n > 0 => Err(CliError::failed(format!("{n} of {} volumes are not whole", report.len()))),
         _ => Ok(()),

@@ -514,11 +514,14 @@ def test_what_is_made_to_do_harm_does_none(truth, broken, out, make):
 
 
 @pytest.mark.parametrize("content", [b"", b"x", bytes(PAGE * 3), b"\x0d" * (PAGE * 4), b"SQLite format 3\0" + bytes(84)], ids=range(5))
-def test_a_file_that_is_no_coffer_gives_nothing(binary, tmp_path, out, content):
+def test_a_file_that_is_no_coffer_is_no_success(binary, tmp_path, out, content):
     path = tmp_path / "x.db"
     path.write_bytes(content)
     Path(f"{path}-wal").write_bytes(content)
-    assert salvage(binary, path, "--to", out, memory=MOST_MEMORY)["volumes"] == []
+    for arguments in (["--to", out], ["--list"]):
+        assert salvage(binary, path, *arguments, code=1, memory=MOST_MEMORY)["volumes"] == []
+    said = subprocess.run([binary, "salvage", path, "--list"], capture_output=True, text=True)
+    assert said.returncode == 1 and "is it a coffer?" in said.stderr and not any(out.iterdir())
 
 
 def test_a_coffer_cut_anywhere_gives_what_is_left(truth, broken, out):

@@ -106,6 +106,8 @@ fn try_out(settings: &Settings) -> Result<Vec<Step>, CliError> {
 
 /// Numbers, booleans and strings look the same in JSON and in TOML.
 fn to_toml(name: &str, keys: &Map<String, Value>) -> String {
-    let name = Value::from(name);
+    // What may stand bare (toml.io, Keys).
+    let bare = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    let name = if bare { name.to_owned() } else { Value::from(name).to_string() };
     keys.iter().fold(format!("[repositories.{name}]\n"), |text, (key, value)| text + &format!("{key} = {value}\n"))
 }
