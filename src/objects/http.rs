@@ -3,11 +3,12 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ureq::http::{HeaderMap, Method, Request, Response};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::config::Config;
 use ureq::{Agent, AsSendBody, Body, SendBody};
 use url::Url;
 
@@ -21,11 +22,15 @@ const MESSAGE_LIMIT: usize = 64 << 10;
 const PIECE: usize = 64 << 10;
 /// The slowest a body may move, as long as no limit is slower: a server that trickles is one that hangs.
 const SLOWEST: u64 = 32 << 10;
+/// How often is looked whether a request is still wanted.
+const LOOK: Duration = Duration::from_millis(100);
 /// How far a server's clock may be off until that is taken for the reason of its refusal.
 const CLOCK_SKEW: i64 = 240;
 
 pub struct Http {
-    agent: Agent,
+    config: Config,
+    /// Each with one connection, for one request at a time: whoever gives a request up ends its agent.
+    idle: Mutex<Vec<Agent>>,
     timeout: Duration,
     /// Bytes a second that one request moves at least.
     floor: u64,
@@ -78,8 +83,8 @@ impl Http {
             .max_redirects_will_error(false)
             .proxy(None)
             .user_agent(concat!("cofferd/", env!("CARGO_PKG_VERSION")))
-            .max_idle_connections(settings.connections)
-            .max_idle_connections_per_host(settings.connections)
+            .max_idle_connections(1)
+            .max_idle_connections_per_host(1)
             .timeout_resolve(Some(timeout))
             .timeout_connect(Some(timeout))
             .timeout_per_read(Some(timeout))
@@ -93,7 +98,8 @@ impl Http {
         }
         let share = |rate: u64| if rate > 0 { (rate / settings.connections as u64 / 2).max(1) } else { SLOWEST };
         Ok(Http {
-            agent: config.build().into(),
+            config: config.build(),
+            idle: Mutex::default(),
             timeout,
             floor: SLOWEST.min(share(settings.upload_bytes_per_second)).min(share(settings.download_bytes_per_second)),
             slots: Slots::new(settings.connections),
@@ -110,17 +116,26 @@ impl Http {
         let mut shown = ask.url.clone();
         shown.set_query(None);
         let begun = Instant::now();
-        let result = self.exchange(&ask, &host, cancel);
+        let agent = self.idle().pop().unwrap_or_else(|| Agent::new_with_config(self.config.clone()));
+        let result = until(cancel, || agent.clone().shutdown(), || self.exchange(&agent, &ask, &host, cancel));
         let outcome = match &result {
             Ok(answer) => format!("status {}, {} bytes", answer.status, answer.body.len()),
             Err(error) => error.to_string(),
         };
         log::debug!("{} {shown}: {outcome}, {} ms", ask.method, begun.elapsed().as_millis());
         // An error that comes of the cancelling is not the server's.
-        if cancel() { Err(ObjectError::Cancelled) } else { result }
+        if cancel() {
+            return Err(ObjectError::Cancelled);
+        }
+        self.idle().push(agent);
+        result
     }
 
-    fn exchange(&self, ask: &Ask, host: &str, cancel: &Cancel) -> Result<Answer, ObjectError> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Agent>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn exchange(&self, agent: &Agent, ask: &Ask, host: &str, cancel: &Cancel) -> Result<Answer, ObjectError> {
         let mut upload = Upload { left: ask.body.unwrap_or_default(), limit: &self.upload, cancel };
         let mut request = Request::builder().method(ask.method.clone()).uri(ask.url.as_str());
         for (name, value) in &ask.headers {
@@ -132,8 +147,8 @@ impl Http {
         let bytes = ask.body.map_or(0, <[u8]>::len).max(ask.limit) as u64;
         let whole = self.timeout * 4 + Duration::from_secs(bytes / self.floor);
         let mut response = match ask.body {
-            Some(_) => self.run(host, whole, request.body(SendBody::from_reader(&mut upload)))?,
-            None => self.run(host, whole, request.body(()))?,
+            Some(_) => self.run(agent, host, whole, request.body(SendBody::from_reader(&mut upload)))?,
+            None => self.run(agent, host, whole, request.body(()))?,
         };
         let status = response.status().as_u16();
         let limit = if status < 300 { ask.limit } else { MESSAGE_LIMIT };
@@ -171,10 +186,16 @@ impl Http {
         Ok(answer)
     }
 
-    fn run(&self, host: &str, whole: Duration, request: Result<Request<impl AsSendBody>, ureq::http::Error>) -> Result<Response<Body>, ObjectError> {
+    fn run(
+        &self,
+        agent: &Agent,
+        host: &str,
+        whole: Duration,
+        request: Result<Request<impl AsSendBody>, ureq::http::Error>,
+    ) -> Result<Response<Body>, ObjectError> {
         let unsendable = |_| ObjectError::Settings(format!("a name, user or secret for {host} has characters that HTTP cannot carry"));
-        let request = self.agent.configure_request(request.map_err(unsendable)?).timeout_global(Some(whole)).build();
-        self.agent.run(request).map_err(|error| trouble(host, error))
+        let request = agent.configure_request(request.map_err(unsendable)?).timeout_global(Some(whole)).build();
+        agent.run(request).map_err(|error| trouble(host, error))
     }
 
     /// All that must not be seen of this request.
@@ -280,6 +301,30 @@ impl Answer {
         let words: Vec<&str> = text.split_whitespace().collect();
         crate::logging::plain(&words.join(" ")).chars().take(200).collect()
     }
+}
+
+/// Does the work; once it is cancelled, `end` is called, which is to end it wherever it waits.
+fn until<T>(cancel: &Cancel, end: impl Fn() + Sync, work: impl FnOnce() -> T) -> T {
+    let (done, changed) = (Mutex::new(false), Condvar::new());
+    std::thread::scope(|scope| {
+        let watch = || {
+            let mut over = done.lock().unwrap_or_else(PoisonError::into_inner);
+            while !*over {
+                if cancel() {
+                    return end();
+                }
+                over = changed.wait_timeout(over, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        };
+        // Without this thread the time limits end it.
+        let watching = std::thread::Builder::new().name("until".into()).spawn_scoped(scope, watch).is_ok();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        if watching {
+            *done.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            changed.notify_all();
+        }
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// The bytes that are sent, at the rate of the repository.
