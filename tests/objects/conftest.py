@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import urllib.request
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,7 +111,7 @@ def make_container(swift, name, **headers):
 @pytest.fixture
 def container(swift, request):
     """A container of the test's own, which is an S3 bucket as well."""
-    name = "c-" + re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:50].strip("-") + "-x"
+    name = "c-" + re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:40].strip("-") + f"-{zlib.crc32(request.node.nodeid.encode()):08x}"
     make_container(swift, name)
     return name
 
@@ -139,10 +141,15 @@ def keystone(swift):
 class Host:
     """A daemon with repositories, and its command line. Nothing that is logged or printed has a secret in it."""
 
-    def __init__(self, binary, tables, env=()):
-        self.daemon = Daemon(binary, env={"COFFERD_LOG": "trace", **dict(env)})
+    def __init__(self, binary, tables, env=(), extra="", **daemon):
+        self.daemon = Daemon(binary, env={"COFFERD_LOG": "trace", **dict(env)}, **daemon)
         self.secrets, self.proxies, self.said = {"testing"}, [], ""
-        config = ""
+        self.extra = extra
+        self.configure(tables)
+        self.daemon.start()
+
+    def configure(self, tables):
+        config = self.extra
         for name, table in tables.items():
             table = {"timeout_s": 2, "patience_s": 2, **table}
             if "secret" in table:
@@ -152,7 +159,13 @@ class Host:
                 table["credentials"] = str(path)
             config += f"[repositories.{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in table.items())
         self.daemon.configure(config)
-        self.daemon.start()
+
+    def reload(self, tables):
+        """Another configuration, taken over by the running daemon."""
+        before = self.daemon.log().count("configuration reloaded")
+        self.configure(tables)
+        os.kill(self.daemon.pid, signal.SIGHUP)
+        wait_for(lambda: self.daemon.log().count("configuration reloaded") > before, "the reload")
 
     def run(self, *arguments):
         command = [self.daemon.binary, "--config", str(self.daemon.config_file), *arguments]

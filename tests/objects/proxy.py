@@ -15,12 +15,14 @@ SECRET_HEADERS = ("x-auth-token", "x-auth-key", "x-subject-token")
 class Proxy:
     """`proxy.plan(fault, method, path, times)` makes the next requests that fit meet a fault: a function of the handler (below).
 
-    `proxy.seen` has method, path and the status of the answer (or the fault's name) of each; `proxy.secrets` what must not turn up anywhere.
+    `proxy.seen` has method, path and the status of the answer (or the fault's name) of each, `proxy.received` how many bytes of bodies came;
+    `proxy.secrets` what must not turn up anywhere.
     """
 
     def __init__(self, upstream_port, certificate=None):
         self.upstream_port = upstream_port
         self.plans, self.seen, self.secrets = [], [], set()
+        self.received = 0
         self.ended_at = None
         self.lock = threading.Lock()
         self.closing = threading.Event()
@@ -114,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def body(self):
         length = int(self.headers.get("content-length") or 0)
+        with self.proxy.lock:
+            self.proxy.received += length
         return self.rfile.read(length)
 
     def forward(self, body):
@@ -167,6 +171,29 @@ def says(status, body=b"", **headers):
 
     fault.__name__ = f"says {status}"
     return fault
+
+
+def passes(handler, when, _):
+    """No fault: so a plan can begin later."""
+
+
+class Gate:
+    """Holds requests until it is opened: `gate.before` before the server sees them, `gate.after` when it has done what they ask for."""
+
+    def __init__(self):
+        self.met, self.opened = threading.Event(), threading.Event()
+
+    def before(self, handler, when, _):
+        if when == "before":
+            self._hold()
+
+    def after(self, handler, when, _):
+        if when == "answer":
+            self._hold()
+
+    def _hold(self):
+        self.met.set()
+        self.opened.wait(60)
 
 
 def knows_no_token_before_a_new_login(handler, when, _):
