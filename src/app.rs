@@ -158,7 +158,8 @@ fn check_modes(config: &Config) -> Result<(), AppError> {
 
 fn open_repositories(engine: &Engine, config: &Config) -> rusqlite::Result<()> {
     let default = config.repositories.iter().find(|(_, settings)| settings.default).map(|(name, _)| name.as_str());
-    engine.open_repositories(places(config), default)
+    let names: Vec<&str> = config.repositories.keys().map(String::as_str).collect();
+    engine.open_repositories(&names, places(config), default)
 }
 
 /// New volumes are opened without following links, so the way to them must have none. What is not there yet, the first

@@ -310,6 +310,30 @@ pub fn begin_restore(
     Ok(begun)
 }
 
+// ---- repositories
+
+/// Repositories to which backups were sent that failed since `after`, each with the beginning of the first of them.
+pub fn failed_uploads(connection: &Connection, after: i64) -> rusqlite::Result<Vec<(i64, i64)>> {
+    connection
+        .prepare_cached(
+            "SELECT repository_id, min(created_at) FROM backup b WHERE state = ?1 AND finished_at >= ?2 AND repository_id IS NOT NULL \
+             AND NOT EXISTS (SELECT 1 FROM volume_backup WHERE backup_id = b.id AND map_id IS NOT NULL) GROUP BY repository_id",
+        )?
+        .query_map(params![BackupState::Erred, after], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+/// Backups of a repository by the object of their manifest, each with its id and state and whether its data is known.
+pub fn with_manifest(connection: &Connection, repository_id: i64) -> rusqlite::Result<Vec<(String, i64, BackupState, bool)>> {
+    connection
+        .prepare_cached(
+            "SELECT manifest, id, state, NOT EXISTS (SELECT 1 FROM volume_backup WHERE backup_id = b.id AND map_id IS NULL) FROM backup b \
+             WHERE repository_id = ? AND manifest IS NOT NULL",
+        )?
+        .query_map([repository_id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+        .collect()
+}
+
 // ---- restorations
 
 pub fn insert_restoration(connection: &Connection, backup_id: i64, instance_id: i64, now: i64) -> rusqlite::Result<()> {

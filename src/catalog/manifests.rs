@@ -133,12 +133,15 @@ pub fn of(connection: &Connection, backup_id: i64) -> rusqlite::Result<Manifest>
         })
 }
 
-/// Fills the catalog from a manifest whose volumes have these maps. False if the backup is known already.
-pub fn insert(connection: &Connection, manifest: &Manifest, repository_id: i64, object: &str, maps: &[i64], now: i64) -> rusqlite::Result<bool> {
-    let known = connection.prepare_cached("SELECT 1 FROM backup WHERE uuid = ?")?.exists([&manifest.uuid])?;
-    if known {
-        return Ok(false);
-    }
+/// Fills the catalog from a manifest of a backup that it does not have, whose volumes have these maps. Returns the backup's id.
+pub fn insert(
+    connection: &Connection,
+    manifest: &Manifest,
+    repository_id: i64,
+    object: &str,
+    maps: &[Option<i64>],
+    now: i64,
+) -> rusqlite::Result<i64> {
     let project_id = project(connection, &manifest.project, now)?;
     let instance_id = match &manifest.instance {
         Some(machine) => Some(instance(connection, machine, project_id, manifest)?),
@@ -200,7 +203,7 @@ pub fn insert(connection: &Connection, manifest: &Manifest, repository_id: i64, 
             ],
         )?;
     }
-    Ok(true)
+    Ok(backup_id)
 }
 
 /// The project of this uuid, or else of this name; it is made if there is neither.

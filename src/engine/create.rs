@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::ingest::{self, Ingested, Known};
 use super::places::open_source;
+use super::manifest::Content;
 use super::{Engine, EngineError, Running, Settings, orders};
 use crate::catalog::backups::{self, Backup};
 use crate::catalog::events::Severity;
@@ -24,7 +25,11 @@ use crate::store::{Home, Store};
 
 impl Engine {
     pub(super) fn run_create(&self, job: &Job, running: &Running) {
-        let outcome = self.take_in_all(job, running).and_then(|parts| self.declare_ready(job, parts));
+        let outcome = match self.describe_known(job, running) {
+            Ok(false) => self.take_in_all(job, running).and_then(|parts| self.declare_ready(job, parts)),
+            Ok(true) => self.declare_ready(job, Vec::new()),
+            Err(error) => Err(error),
+        };
         match outcome {
             Ok(()) => {
                 self.wake(); // pruning may have promised deletions
@@ -44,7 +49,8 @@ impl Engine {
             let parts = self.take_in_at(job, Home::Repository(upload), running)?;
             let segments: Vec<i64> = parts.iter().flat_map(|(_, ingested)| ingested.segments()).copied().collect();
             upload.finish(&segments)?;
-            self.send_manifest(&backup, &parts, upload)?;
+            let contents: Vec<Content> = parts.iter().map(|(_, ingested)| ingested.into()).collect();
+            self.send_manifest(&backup, &contents, upload)?;
             Ok(parts)
         })
     }
@@ -67,6 +73,19 @@ impl Engine {
             error => error,
         })?;
         Ok(vec![(part, ingested)])
+    }
+
+    /// Of a backup that was made of data which is in its repository already (a record was imported), only the manifest is missing.
+    /// False: it is none.
+    fn describe_known(&self, job: &Job, running: &Running) -> Result<bool, EngineError> {
+        let backup_id = job.backup_id.unwrap_or_default();
+        let (backup, parts) = self.db.read(|c| Ok::<_, rusqlite::Error>((backups::by_id(c, backup_id)?, volume_backups::parts(c, backup_id)?)))?;
+        let backup = backup.ok_or(EngineError::Cancelled)?;
+        let Some(repository_id) = backup.repository_id.filter(|_| parts.iter().all(|part| part.map_id.is_some())) else { return Ok(false) };
+        let contents = parts.iter().map(|part| self.content(part)).collect::<Result<Vec<_>, _>>()?;
+        let remote = self.remote(repository_id)?;
+        self.store.upload(&remote, &running.cancel, |upload| self.send_manifest(&backup, &contents, upload))?;
+        Ok(true)
     }
 
     fn read_volumes(&self, job: &Job, home: Home, running: &Running) -> Result<Vec<(Part, Ingested)>, EngineError> {
@@ -167,7 +186,7 @@ impl Engine {
             let mut stored = 0;
             for (part, ingested) in &parts {
                 let map_id = ingested.commit(tx)?;
-                volume_backups::complete(tx, part.id, map_id, ingested.stored() as i64, ingested.added() as i64)?;
+                volume_backups::complete(tx, part.id, map_id, ingested.stored() as i64, ingested.objects() as i64)?;
                 stored += ingested.stored() as i64;
             }
             if !backups::complete(tx, backup_id, stored, clock::now_ms())? {
@@ -217,13 +236,14 @@ fn warn_of_changes(tx: &Transaction, backup: &Backup, parts: &[(Part, Ingested)]
 /// meanwhile keeps that.
 pub(super) fn fail(tx: &Transaction, backup_id: i64, reason: &str) -> rusqlite::Result<()> {
     revoke(tx, backup_id)?;
-    if !backups::fail(tx, backup_id, reason, clock::now_ms())? {
-        return Ok(());
-    }
+    let failed = backups::fail(tx, backup_id, reason, clock::now_ms())?;
     let Some(backup) = backups::by_id(tx, backup_id)? else { return Ok(()) };
     if let (Some(repository_id), Some(manifest)) = (backup.repository_id, &backup.manifest) {
         Store::discard(tx, repository_id, manifest)?;
         backups::set_manifest(tx, backup_id, None)?;
+    }
+    if !failed {
+        return Ok(());
     }
     orders::log_backup(tx, &backup, "resource_backup_creation_failed", Severity::Error, || match backup.kind {
         BackupKind::Instance => format!("Backup of {} has failed: {reason}", backup.subject),

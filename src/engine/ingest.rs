@@ -69,6 +69,7 @@ impl Ingested {
     }
 
     /// Chunks added to the store.
+    #[cfg(test)]
     pub fn added(&self) -> u64 {
         self.sealed.added
     }
@@ -76,6 +77,14 @@ impl Ingested {
     /// Bytes added to the store.
     pub fn stored(&self) -> u64 {
         self.sealed.stored
+    }
+
+    /// Objects of data that it has added: packs in a repository, chunks in the coffer.
+    pub fn objects(&self) -> u64 {
+        match self.sealed.repository() {
+            0 => self.sealed.added,
+            _ => self.sealed.packs,
+        }
     }
 }
 

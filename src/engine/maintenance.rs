@@ -5,12 +5,16 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Engine;
+use crate::catalog::backups;
+use crate::clock;
 use crate::store::{GcOptions, GcReport, StoreError};
 
 /// Deletions often come in groups; one pass serves them all.
 const SETTLE: Duration = Duration::from_millis(500);
 /// A pack is rewritten when at least this part of it is dead.
 const DEAD_FRACTION: f32 = 0.3;
+/// How long what a failed backup has sent to a repository stays for the next one, in milliseconds.
+const KEPT_UPLOADS_MS: i64 = 24 * 3_600_000;
 /// Rest between two slices, so that backups and restores get the disk.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -109,6 +113,11 @@ impl Engine {
 
     /// One pass; waits for one that is already running.
     pub fn collect_garbage(&self, dead_fraction: f32, cancel: &AtomicBool) -> Result<GcReport, StoreError> {
-        self.store.gc(&GcOptions { dead_fraction, pause: PAUSE, cancel })
+        // What a backup that failed has sent already, the next one need not send again; unless nothing is to be left.
+        let spared = match dead_fraction {
+            0.0 => Vec::new(),
+            _ => self.db.read(|c| backups::failed_uploads(c, clock::now_ms() - KEPT_UPLOADS_MS))?,
+        };
+        self.store.gc(&GcOptions { dead_fraction, pause: PAUSE, cancel, spared })
     }
 }

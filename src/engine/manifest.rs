@@ -4,25 +4,51 @@ use super::ingest::Ingested;
 use super::{Engine, EngineError};
 use crate::catalog::backups::{self, Backup};
 use crate::catalog::manifests;
-use crate::catalog::volume_backups::Part;
+use crate::catalog::volume_backups::{self, Part};
 use crate::store::format::Hash;
 use crate::store::{Store, Upload};
 
 /// Where manifests lie in a repository.
 pub const PREFIX: &str = "backups/";
 
+/// What a volume's manifest says of its data.
+pub(super) struct Content {
+    size: u64,
+    chunk_size: u32,
+    hash: Hash,
+    /// Ids; 0: zeros.
+    segments: Vec<i64>,
+    stored: i64,
+    objects: i64,
+}
+
+impl From<&Ingested> for Content {
+    fn from(new: &Ingested) -> Content {
+        let (stored, objects) = (new.stored() as i64, new.objects() as i64);
+        Content { size: new.size(), chunk_size: new.chunk_size(), hash: new.hash(), segments: new.segments().to_vec(), stored, objects }
+    }
+}
+
 impl Engine {
+    /// Of a part whose data is known already.
+    pub(super) fn content(&self, part: &Part) -> Result<Content, EngineError> {
+        let found = self.db.read(|c| part.map_id.map_or(Ok(None), |map| Store::map_content(c, map)))?;
+        let (size, chunk_size, hash, segments) = found.ok_or_else(|| EngineError::Told(format!("{} has no data any more", part.label())))?;
+        let objects = self.db.read(|c| volume_backups::by_id(c, part.id))?.map_or(0, |row| row.objects);
+        Ok(Content { size, chunk_size, hash, segments, stored: 0, objects })
+    }
+
     /// Stores the manifest of a backup whose data is all there. From then on another host can restore it.
-    pub(super) fn send_manifest(&self, backup: &Backup, parts: &[(Part, Ingested)], upload: &Upload) -> Result<(), EngineError> {
+    pub(super) fn send_manifest(&self, backup: &Backup, contents: &[Content], upload: &Upload) -> Result<(), EngineError> {
         let mut manifest = self.db.read(|c| manifests::of(c, backup.id))?;
-        manifest.stored = parts.iter().map(|(_, ingested)| ingested.stored() as i64).sum();
-        for (volume, (_, ingested)) in manifest.volumes.iter_mut().zip(parts) {
-            volume.size = ingested.size();
-            volume.chunk_size = ingested.chunk_size();
-            volume.hash = hex(&ingested.hash());
-            volume.stored = ingested.stored() as i64;
-            volume.objects = ingested.added() as i64;
-            let names = self.db.read(|c| Store::segment_names(c, ingested.segments()))?;
+        manifest.stored = contents.iter().map(|content| content.stored).sum();
+        for (volume, content) in manifest.volumes.iter_mut().zip(contents) {
+            volume.size = content.size;
+            volume.chunk_size = content.chunk_size;
+            volume.hash = hex(&content.hash);
+            volume.stored = content.stored;
+            volume.objects = content.objects;
+            let names = self.db.read(|c| Store::segment_names(c, &content.segments))?;
             volume.segments = names.iter().map(|name| name.as_ref().map(|hash| hex(hash)).unwrap_or_default()).collect();
         }
         let body = serde_json::to_vec(&manifest).map_err(|e| EngineError::Told(format!("its manifest cannot be written: {e}")))?;

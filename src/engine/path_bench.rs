@@ -41,7 +41,7 @@ fn path_bench() {
         "check" => eprintln!("{:?}", store.check_map(map(), &|_| {}, &cancel).unwrap()),
         "delete" => db.write(|tx| Store::delete_map(tx, map())).unwrap(),
         "gc" => {
-            let options = GcOptions { dead_fraction: 0.0, pause: Duration::ZERO, cancel: &cancel };
+            let options = GcOptions { dead_fraction: 0.0, pause: Duration::ZERO, cancel: &cancel, spared: Vec::new() };
             eprintln!("{:?}", store.gc(&options).unwrap());
         }
         _ => eprintln!("{:?}", store.stats().unwrap()),

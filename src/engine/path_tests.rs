@@ -110,7 +110,7 @@ impl Bench {
     }
 
     pub fn gc(&self, dead_fraction: f32) -> GcReport {
-        let options = GcOptions { dead_fraction, pause: Duration::ZERO, cancel: &AtomicBool::new(false) };
+        let options = GcOptions { dead_fraction, pause: Duration::ZERO, cancel: &AtomicBool::new(false), spared: Vec::new() };
         let report = self.store.gc(&options).unwrap();
         assert!(report.complete);
         report
@@ -338,7 +338,7 @@ fn cancelling_ends_both_ways_early() {
     let target = Target::create(&bench.path("t.img"), bytes.len() as u64).unwrap();
     assert!(matches!(emit(&bench.store, map, &target, true, 2, &Progress::default(), &cancelled), Err(EngineError::Cancelled)));
     assert!(matches!(bench.store.check_map(map, &|_| {}, &cancelled), Err(StoreError::Cancelled)));
-    let report = bench.store.gc(&GcOptions { dead_fraction: 0.0, pause: Duration::ZERO, cancel: &cancelled }).unwrap();
+    let report = bench.store.gc(&GcOptions { dead_fraction: 0.0, pause: Duration::ZERO, cancel: &cancelled, spared: Vec::new() }).unwrap();
     assert!(!report.complete);
 }
 
@@ -478,7 +478,7 @@ fn a_damaged_map_stops_the_collection_before_anything_is_dropped() {
     bench.delete(other);
     bench.execute("UPDATE volume_map SET segments = X'6300000000000000'");
     let packs = bench.number("SELECT count(*) FROM pack");
-    let options = GcOptions { dead_fraction: 0.0, pause: Duration::ZERO, cancel: &AtomicBool::new(false) };
+    let options = GcOptions { dead_fraction: 0.0, pause: Duration::ZERO, cancel: &AtomicBool::new(false), spared: Vec::new() };
     let error = bench.store.gc(&options).err().unwrap().to_string();
     assert!(error.contains("segment 99 is missing"), "{error}");
     assert_eq!(bench.number("SELECT count(*) FROM pack"), packs);

@@ -1,6 +1,7 @@
 //! The repositories as the engine sees them: opened from the configuration, taken at the first use, tended after collections, and
 //! attached by a host that has lost its coffer.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,9 +10,10 @@ use serde_json::{Value, json};
 use super::ingest::Progress;
 use super::{Engine, EngineError, manifest};
 use crate::catalog::manifests::{self, Manifest};
-use crate::catalog::repositories;
+use crate::catalog::{backups, repositories, volume_backups};
 use crate::clock;
 use crate::config::Config;
+use crate::model::backup::BackupState;
 use crate::objects::{self, Objects, Settings};
 use crate::store::format::Hash;
 use crate::store::{Adopted, Mark, Remote, Store, StoreError};
@@ -43,28 +45,37 @@ pub fn places(config: &Config) -> Vec<Place> {
 
 impl Engine {
     /// These are the repositories from now on; backups that name none go to `default`, or into the coffer. Nothing is sent yet.
-    pub fn open_repositories(&self, places: Vec<Place>, default: Option<&str>) -> rusqlite::Result<()> {
+    /// `names`: all of the configuration, those that cannot be opened among them, so that nothing goes elsewhere instead.
+    pub fn open_repositories(&self, names: &[&str], places: Vec<Place>, default: Option<&str>) -> rusqlite::Result<()> {
         let rows = self.db.write(|tx| {
-            let rows = places.iter().map(|place| repositories::ensure(tx, &place.name, clock::now_ms())).collect::<Result<Vec<_>, _>>()?;
+            let rows = names.iter().map(|name| repositories::ensure(tx, name, clock::now_ms())).collect::<Result<Vec<_>, _>>()?;
             repositories::set_default(tx, default)?;
             Ok::<_, rusqlite::Error>(rows)
         })?;
-        let remote = |(row, place): (repositories::Repository, Place)| {
-            let mark = Mark { writer: row.writer, epoch: row.epoch };
-            Remote::new(row.id, row.name, &*place.objects, place.connections, mark, self.hurry.clone())
+        let remote = |place: Place| {
+            let row = rows.iter().find(|row| row.name == place.name)?;
+            let mark = Mark { writer: row.writer.clone(), epoch: row.epoch };
+            Some(Remote::new(row.id, place.name, &*place.objects, place.connections, mark, self.hurry.clone()))
         };
-        self.store.remotes.replace(rows.into_iter().zip(places).map(remote));
+        self.store.remotes.replace(places.into_iter().filter_map(remote));
         Ok(())
     }
 
     /// A repository to write to. The first use takes it, if nobody has it.
     pub(super) fn remote(&self, repository_id: i64) -> Result<Arc<Remote>, EngineError> {
-        let remote = self.store.remotes.get(repository_id)?;
+        let remote = self.store.remote(repository_id)?;
         if remote.mark().epoch == 0 {
-            let epoch = remote.take(false)?;
-            self.db.write(|tx| repositories::set_epoch(tx, repository_id, epoch))?;
+            let _alone = remote.alone();
+            if remote.mark().epoch == 0 {
+                self.take(&remote, false)?;
+            }
         }
         Ok(remote)
+    }
+
+    fn take(&self, remote: &Remote, over: bool) -> Result<(), EngineError> {
+        let epoch = remote.take(over)?;
+        Ok(self.db.write(|tx| repositories::set_epoch(tx, remote.id, epoch))?)
     }
 
     /// After a collection: sends what was compacted, and removes objects that have been of no use for a while, or all of them.
@@ -74,44 +85,101 @@ impl Engine {
     }
 
     fn tend(&self, remote: &Arc<Remote>, all: bool, cancel: &Arc<AtomicBool>) -> Result<u64, StoreError> {
+        let _alone = remote.alone();
         if self.store.is_staged(remote.id)? {
             self.store.upload(remote, cancel, |upload| upload.finish_all())?;
         }
+        if !all && !self.store.has_trash(remote.id)? {
+            return Ok(0);
+        }
+        remote.guard()?;
+        self.check_manifests(remote)?;
         if all {
-            self.store.sweep(remote, manifest::PREFIX, |c, name| {
-                c.prepare_cached("SELECT 1 FROM backup WHERE manifest = ?")?.exists([name])
-            })?;
+            self.store.sweep(remote)?;
         }
         self.store.empty_trash(remote, all, cancel)
+    }
+
+    /// Nothing may be removed as long as there is a backup whose data the catalog does not know: it may be older than the repository,
+    /// such as a copy of the coffer that was put back.
+    fn check_manifests(&self, remote: &Remote) -> Result<(), StoreError> {
+        let refuse = |what: String| {
+            let why = format!("{what}; nothing is removed there until `cofferd repository attach {}` has taken it in, or it is deleted", remote.name);
+            Err(StoreError::Repository(remote.name.clone(), why))
+        };
+        let mut after = String::new();
+        loop {
+            let page = remote.list(manifest::PREFIX, &after)?;
+            let Some(last) = page.last() else { break };
+            after = last.name.clone();
+            let known: HashSet<String> = self.db.read(|c| backups::with_manifest(c, remote.id))?.into_iter().map(|(name, ..)| name).collect();
+            for object in page.iter().filter(|object| !known.contains(&object.name)) {
+                // A list may lag behind.
+                if !self.db.read(|c| Store::is_trash(c, remote.id, &object.name))? && remote.has_object(&object.name)? {
+                    return refuse(format!("has a backup that this coffer does not know, {}", object.name));
+                }
+            }
+        }
+        let all = self.db.read(|c| backups::with_manifest(c, remote.id))?;
+        match all.into_iter().find(|(_, _, state, whole)| *state == BackupState::Erred && !whole) {
+            Some((name, ..)) => refuse(format!("lacks data of a backup, {name}")),
+            None => Ok(()),
+        }
     }
 
     /// Takes a repository over, whoever had it, and fills the catalog with all backups in it.
     pub fn attach(&self, name: &str, progress: &Progress, cancel: &AtomicBool) -> Result<Value, EngineError> {
         let row = self.db.read(|c| repositories::by_name(c, name))?;
         let row = row.ok_or_else(|| EngineError::Told(format!("there is no repository {name} in the configuration")))?;
-        let remote = self.store.remotes.get(row.id)?;
-        let epoch = remote.take(true)?;
-        self.db.write(|tx| repositories::set_epoch(tx, row.id, epoch))?;
+        let remote = self.store.remote(row.id)?;
+        let _alone = remote.alone();
+        let anothers = remote.is_anothers()?;
+        self.take(&remote, true)?;
+        self.store.forget_trash(remote.id, anothers)?;
+        // What is taken in is needed by nothing at first.
+        let _kept = self.store.without_collection();
         let adopted = self.store.adopt(&remote, cancel, &|objects| {
             progress.read.fetch_add(objects, Ordering::Relaxed);
         })?;
-        let (mut added, mut known, mut failed) = (0, 0, adopted.unreadable.clone());
+        let mut failed = adopted.unreadable.clone();
         // In the order of their making, so that what they are incremental to is there.
         let mut found = self.manifests(&remote, &mut failed, cancel)?;
         found.sort_by_key(|(_, manifest)| manifest.created);
+        let (mut added, mut known, mut incomplete) = (0, 0, 0);
         for (object, manifest) in &found {
             match self.take_in_manifest(&remote, &adopted, object, manifest)? {
-                Some(true) => added += 1,
-                Some(false) => known += 1,
-                None => failed.push(object.clone()),
+                TakenIn::Added => added += 1,
+                TakenIn::Known => known += 1,
+                TakenIn::Incomplete => incomplete += 1,
             }
         }
-        log::info!("repository {name}: {added} backups taken in, {known} known, {} objects unusable", failed.len());
-        Ok(json!({"name": name, "added": added, "known": known, "packs": adopted.packs, "segments": adopted.segments, "unusable": failed}))
+        let gone = self.miss(&remote, &found)?;
+        log::info!(
+            "repository {name}: {added} backups taken in, {known} known, {incomplete} incomplete, {gone} gone, {} objects unusable, {} lost",
+            failed.len(),
+            adopted.lost.len()
+        );
+        Ok(json!({"name": name, "added": added, "known": known, "incomplete": incomplete, "gone": gone, "packs": adopted.packs,
+            "segments": adopted.segments, "unusable": failed, "lost": adopted.lost}))
+    }
+
+    /// Backups that the catalog has there and whose manifest is gone: another host has deleted them, and what they were made of may go.
+    fn miss(&self, remote: &Remote, found: &[(String, Manifest)]) -> Result<u64, EngineError> {
+        let found: HashSet<&String> = found.iter().map(|(object, _)| object).collect();
+        let mut gone = 0;
+        for (object, id, state, _) in self.db.read(|c| backups::with_manifest(c, remote.id))? {
+            if state == BackupState::Ready && !found.contains(&object) && !remote.has_object(&object)? {
+                let why = format!("repository {} has no object {object} any more: another host has deleted this backup", remote.name);
+                self.db.write(|tx| backups::mark_corrupt(tx, id, &why))?;
+                gone += 1;
+            }
+        }
+        Ok(gone)
     }
 
     fn manifests(&self, remote: &Remote, failed: &mut Vec<String>, cancel: &AtomicBool) -> Result<Vec<(String, Manifest)>, EngineError> {
         let (mut found, mut after) = (Vec::new(), String::new());
+        let dying = remote.announced()?;
         loop {
             let page = remote.list(manifest::PREFIX, &after)?;
             let Some(last) = page.last() else { return Ok(found) };
@@ -120,7 +188,16 @@ impl Engine {
                 if cancel.load(Ordering::Relaxed) {
                     return Err(EngineError::Cancelled);
                 }
-                let body = remote.get(&object.name, LARGEST_MANIFEST)?;
+                if dying.contains(&object.name) {
+                    self.db.write(|tx| Store::discard(tx, remote.id, &object.name))?;
+                }
+                if self.db.read(|c| Store::is_trash(c, remote.id, &object.name))? {
+                    continue; // this coffer has deleted it, or the one before
+                }
+                let body = match remote.get(&object.name, LARGEST_MANIFEST) {
+                    Err(_) if !remote.has_object(&object.name)? => continue, // a list may lag behind
+                    body => body?,
+                };
                 let parsed = serde_json::from_slice::<Manifest>(&body).ok();
                 match parsed.filter(|parsed| manifests::is_plausible(parsed) && manifest::name(&parsed.uuid, &body) == object.name) {
                     Some(parsed) => found.push((object.name, parsed)),
@@ -130,41 +207,59 @@ impl Engine {
         }
     }
 
-    /// None: something that it needs is missing.
-    fn take_in_manifest(&self, remote: &Remote, adopted: &Adopted, object: &str, manifest: &Manifest) -> Result<Option<bool>, EngineError> {
+    fn take_in_manifest(&self, remote: &Remote, adopted: &Adopted, object: &str, manifest: &Manifest) -> Result<TakenIn, EngineError> {
         let mut volumes = Vec::new();
         for volume in &manifest.volumes {
             let segments = volume.segments.iter().map(|name| if name.is_empty() { Some(None) } else { from_hex(name).map(Some) });
-            let (Some(segments), Some(hash)) = (segments.collect::<Option<Vec<_>>>(), from_hex(&volume.hash)) else { return Ok(None) };
-            volumes.push((volume, segments, hash));
+            let segments = segments.collect::<Option<Vec<_>>>();
+            volumes.push((volume, segments.zip(from_hex(&volume.hash))));
         }
         let now = clock::now_ms();
         let mut manifest = manifest.clone();
         // Nobody has looked at these backups since the host was lost. They must not go before somebody has.
         manifest.kept_until = manifest.kept_until.filter(|until| *until > now);
-        let mut whole = true;
-        let added = self.db.write(|tx| {
-            if crate::catalog::backups::get(tx, &manifest.uuid)?.is_some() {
-                return Ok(false);
+        Ok(self.db.write(|tx| {
+            if let Some(known) = backups::get(tx, &manifest.uuid)? {
+                let parts = volume_backups::parts(tx, known.id)?;
+                let failed = known.state == BackupState::Erred && parts.iter().any(|part| part.map_id.is_none());
+                if !failed || known.repository_id != Some(remote.id) {
+                    return Ok(TakenIn::Known);
+                }
+                // It was incomplete the last time, or nobody knew that its manifest had come through.
+                parts.iter().try_for_each(|part| match volume_backups::release_map(tx, part)? {
+                    Some(map) => Store::delete_map(tx, map),
+                    None => Ok(()),
+                })?;
+                backups::delete(tx, known.id)?;
             }
             let mut maps = Vec::new();
-            for (volume, segments, hash) in &volumes {
-                match Store::adopt_map(tx, remote.id, adopted, volume.size, volume.chunk_size, segments, hash)? {
-                    Some(map) => maps.push(map),
-                    None => {
-                        whole = false;
-                        return Err(StoreError::Cancelled); // rolled back: nothing of it stays
-                    }
-                }
+            for (volume, named) in &volumes {
+                maps.push(match named {
+                    Some((segments, hash)) => Store::adopt_map(tx, remote.id, adopted, volume.size, volume.chunk_size, segments, hash)?,
+                    None => None,
+                });
             }
-            Ok(manifests::insert(tx, &manifest, remote.id, object, &maps, now)?)
-        });
-        match added {
-            Ok(added) => Ok(Some(added)),
-            Err(_) if !whole => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+            let id = manifests::insert(tx, &manifest, remote.id, object, &maps, now)?;
+            if maps.iter().all(Option::is_some) {
+                return Ok(TakenIn::Added);
+            }
+            let what = adopted.unreadable.first().map_or_else(|| "some are not there".to_string(), |first| format!("{first} is the first"));
+            let why = format!(
+                "repository {} lacks objects that this backup needs ({what}); if they come back, `cofferd repository attach {}` makes it whole",
+                remote.name, remote.name
+            );
+            backups::mark_corrupt(tx, id, &why)?;
+            Ok::<_, StoreError>(TakenIn::Incomplete)
+        })?)
     }
+}
+
+/// What has become of a manifest.
+enum TakenIn {
+    Added,
+    Known,
+    /// It is in the catalog, but not all of its data is there.
+    Incomplete,
 }
 
 fn from_hex(text: &str) -> Option<Hash> {

@@ -9,8 +9,8 @@ use super::ingest::{Ingested, Known, Progress, ingest, transfer};
 use super::path_tests::Bench;
 use super::EngineError;
 use crate::objects::{Cancel, Listed, ObjectError, Objects};
-use crate::store::format::{CHUNK_SIZE, PACK_BYTES};
-use crate::store::{Depth, Home, Mark, Remote, Store, StoreError};
+use crate::store::format::{CHUNK_SIZE, Hash, PACK_BYTES};
+use crate::store::{Adopted, Depth, GcOptions, Home, Mark, Remote, Store, StoreError};
 
 const CHUNK: usize = CHUNK_SIZE as usize;
 const ID: i64 = 7;
@@ -38,6 +38,8 @@ struct Inner {
     silent: AtomicBool,
     /// From this put on all fail; 0: none.
     failing_from: AtomicU64,
+    /// Done once, when an object whose name begins so has been put.
+    after_put: Mutex<Option<(&'static str, Box<dyn FnOnce() + Send>)>>,
 }
 
 impl Objects for Cloud {
@@ -48,6 +50,10 @@ impl Objects for Cloud {
         }
         let known = self.0.objects.lock().unwrap().insert(name.to_string(), body.to_vec());
         assert!(known.is_none_or(|known| known == body), "{name} is written over with something else");
+        let hook = self.0.after_put.lock().unwrap().take_if(|(prefix, _)| name.starts_with(*prefix));
+        if let Some((_, hook)) = hook {
+            hook();
+        }
         Ok(())
     }
 
@@ -99,6 +105,10 @@ impl Cloud {
         self.0.objects.lock().unwrap().keys().filter(|name| name.starts_with(prefix)).cloned().collect()
     }
 
+    fn after_put(&self, prefix: &'static str, hook: impl FnOnce() + Send + 'static) {
+        *self.0.after_put.lock().unwrap() = Some((prefix, Box::new(hook)));
+    }
+
     fn uploads(&self) -> u64 {
         self.0.puts.load(Ordering::SeqCst)
     }
@@ -119,7 +129,7 @@ impl Host {
 
     fn with(bench: Bench, cloud: &Cloud, mark: Mark) -> Host {
         bench.store.remotes.replace([Remote::new(ID, "cloud".into(), cloud, 3, mark, Arc::default())].into_iter());
-        let remote = bench.store.remotes.get(ID).unwrap();
+        let remote = bench.store.remote(ID).unwrap();
         Host { bench, remote }
     }
 
@@ -163,7 +173,7 @@ impl Host {
         self.bench.gc(0.0);
         // What was compacted is sent again.
         self.bench.store.upload(&self.remote, &Arc::default(), |upload| upload.finish_all()).unwrap();
-        assert_eq!(self.bench.store.sweep(&self.remote, "backups/", |_, _| Ok(true)).unwrap(), 0);
+        assert_eq!(self.bench.store.sweep(&self.remote).unwrap(), 0);
         self.bench.store.empty_trash(&self.remote, true, &AtomicBool::new(false)).unwrap();
     }
 
@@ -172,6 +182,19 @@ impl Host {
         let packs = self.bench.store.scrub_due(i64::MAX, (i64::MIN, 0), 1000).unwrap();
         let look = |pack| self.bench.store.scrub_pack(pack, Depth::Sample, |_| Ok(())).unwrap().unwrap().bad.len();
         packs.iter().map(|due| look(due.pack)).sum()
+    }
+
+    fn empty_trash(&self) -> Result<u64, StoreError> {
+        self.bench.store.empty_trash(&self.remote, true, &AtomicBool::new(false))
+    }
+
+    fn adopt(&self) -> Adopted {
+        self.bench.store.adopt(&self.remote, &AtomicBool::new(false), &|_| {}).unwrap()
+    }
+
+    /// A volume of this content, of which only the objects are known.
+    fn take_in(&self, adopted: &Adopted, bytes: &[u8], (names, hash): &(Vec<Option<Hash>>, Hash)) -> Option<i64> {
+        self.bench.write(|tx| Store::adopt_map(tx, ID, adopted, bytes.len() as u64, CHUNK_SIZE, names, hash))
     }
 
     fn assert_restores(&self, map: i64, bytes: &[u8]) {
@@ -574,4 +597,132 @@ fn the_size_of_chunks_is_kept() {
     host.bench.delete(map);
     host.collect();
     host.assert_restores(copy, &bytes);
+}
+
+#[test]
+fn nothing_is_removed_as_long_as_something_waits_to_be_sent() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let bytes = random(1, 64);
+    let first = host.back_up(&bytes);
+    let mut other = bytes.clone();
+    (0..64).filter(|chunk| chunk % 4 != 0).for_each(|chunk| other[chunk * CHUNK] ^= 1);
+    let second = host.back_up(&other);
+    let content = host.bench.content(second);
+    host.bench.delete(first);
+    host.bench.gc(0.0);
+    assert!(host.bench.store.is_staged(ID).unwrap() && host.bench.store.has_trash(ID).unwrap());
+    let before = cloud.names("");
+    assert_eq!(host.empty_trash().unwrap(), 0);
+    assert_eq!(cloud.names(""), before);
+    // At every moment the objects alone give back what is there.
+    let rescue = Host::taking(&cloud, "two", true);
+    let map = rescue.take_in(&rescue.adopt(), &other, &content).unwrap();
+    rescue.assert_restores(map, &other);
+}
+
+#[test]
+fn a_host_that_is_replaced_while_it_announces_what_it_deletes_deletes_nothing() {
+    let cloud = Cloud::default();
+    let stale = Host::taking(&cloud, "one", false);
+    let doomed = stale.back_up(&random(2, 60));
+    stale.bench.delete(doomed);
+    stale.bench.gc(0.0);
+    let packs = cloud.names("packs/");
+    let theirs = cloud.clone();
+    cloud.after_put("trash/", move || drop(Host::taking(&theirs, "two", true)));
+    let error = stale.empty_trash().unwrap_err();
+    assert!(error.to_string().contains("has been taken over by another coffer"), "{error}");
+    assert_eq!(cloud.names("packs/"), packs);
+}
+
+#[test]
+fn what_a_host_may_be_deleting_is_not_built_upon_by_the_one_that_replaces_it() {
+    let cloud = Cloud::default();
+    let stale = Host::taking(&cloud, "one", false);
+    let bytes = random(2, 60);
+    let doomed = stale.back_up(&bytes);
+    let content = stale.bench.content(doomed);
+    stale.bench.delete(doomed);
+    stale.bench.gc(0.0);
+    // It has looked at the mark before the other one came, and sleeps now.
+    let theirs = cloud.clone();
+    let announced: Arc<Mutex<Vec<String>>> = Arc::default();
+    let noted = announced.clone();
+    cloud.after_put("trash/", move || {
+        theirs.names("trash/").iter().for_each(|name| {
+            noted.lock().unwrap().extend(String::from_utf8(theirs.get(name, None, 1 << 20).unwrap()).unwrap().lines().map(str::to_string));
+        });
+        Host::taking(&theirs, "two", true);
+    });
+    stale.empty_trash().unwrap_err();
+    let owner = Host::taking(&cloud, "three", true);
+    let adopted = owner.adopt();
+    assert_eq!((adopted.packs, adopted.segments), (0, 0));
+    assert_eq!(owner.take_in(&adopted, &bytes, &content), None);
+    let again = owner.back_up(&bytes);
+    // It wakes up.
+    let announced = announced.lock().unwrap();
+    assert!(announced.len() > 2);
+    announced.iter().for_each(|object| cloud.delete(object).unwrap());
+    owner.assert_restores(again, &bytes);
+}
+
+#[test]
+fn two_hosts_that_have_compacted_one_pack_lose_no_chunk_of_it() {
+    let cloud = Cloud::default();
+    let stale = Host::taking(&cloud, "one", false);
+    let bytes = random(1, 60);
+    let whole = stale.back_up(&bytes);
+    let part = |wanted: usize| {
+        let mut part = bytes.clone();
+        (0..60).filter(|chunk| chunk % 3 != wanted).for_each(|chunk| part[chunk * CHUNK..(chunk + 1) * CHUNK].fill(0));
+        part
+    };
+    let (of_stale, of_owner) = (part(0), part(1));
+    stale.back_up(&of_stale);
+    let map = stale.back_up(&of_owner);
+    let content = stale.bench.content(map);
+    stale.bench.delete(whole);
+    stale.bench.delete(map);
+    stale.bench.gc(0.0);
+    // One after the other.
+    stale.bench.store.remotes.replace([Remote::new(ID, "cloud".into(), &cloud, 1, stale.remote.mark(), Arc::default())].into_iter());
+    let remote = stale.bench.store.remote(ID).unwrap();
+    // The stale one has just looked at the mark, and sends what is left of the packs for it.
+    let (theirs, wanted, named) = (cloud.clone(), of_owner.clone(), content.clone());
+    cloud.after_put("packs/", move || {
+        let owner = Host::taking(&theirs, "two", true);
+        let map = owner.take_in(&owner.adopt(), &wanted, &named).unwrap();
+        owner.collect();
+        owner.assert_restores(map, &wanted);
+    });
+    stale.bench.store.upload(&remote, &Arc::default(), |upload| upload.finish_all()).unwrap();
+    let keys: Vec<String> = cloud.names("packs/").iter().map(|name| name[..22].to_string()).collect();
+    assert!(keys.windows(2).any(|pair| pair[0] == pair[1]), "{keys:?}");
+    let third = Host::taking(&cloud, "three", true);
+    let map = third.take_in(&third.adopt(), &of_owner, &content).unwrap();
+    third.assert_restores(map, &of_owner);
+    third.collect();
+    third.assert_restores(map, &of_owner);
+}
+
+#[test]
+fn what_a_failed_backup_has_sent_stays_for_the_next_one_if_it_is_spared() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let bytes = random(1, 100);
+    let doomed = host.back_up(&bytes);
+    host.bench.delete(doomed);
+    let collect = |spared| {
+        let options = GcOptions { dead_fraction: 0.3, pause: std::time::Duration::ZERO, cancel: &AtomicBool::new(false), spared };
+        host.bench.store.gc(&options).unwrap().packs_dropped
+    };
+    assert_eq!(collect(vec![(ID, 0)]), 0);
+    let sent = cloud.uploads();
+    let map = host.back_up(&bytes);
+    assert_eq!(cloud.uploads(), sent + 1, "the segment alone");
+    host.assert_restores(map, &bytes);
+    host.bench.delete(map);
+    assert_eq!(collect(vec![(ID, i64::MAX), (ID + 1, 0)]) as usize, 100usize.div_ceil(PACK_BYTES / CHUNK));
 }

@@ -37,7 +37,10 @@ impl Remote {
                 "has been taken over by another coffer; what is there stays readable, but this one may write there no more"
             })),
             _ if ours.epoch == 0 => Err(self.says("has not been opened yet; try again")),
-            _ => Err(self.says("has lost the mark of its writer: somebody has deleted objects there; `cofferd repository attach` makes a new one")),
+            _ => Err(self.says(
+                "has lost the mark of its writer: it points to another place than before, or somebody has deleted objects there; \
+                 correct the configuration, or let `cofferd repository attach` make a new one",
+            )),
         }
     }
 
@@ -61,6 +64,12 @@ impl Remote {
         }
         *self.mark.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = mark.clone();
         Ok(mark.epoch)
+    }
+
+    /// Has another coffer written here since this one did?
+    pub fn is_anothers(&self) -> Result<bool, StoreError> {
+        let newest = self.newest().map_err(|e| self.failed(e))?;
+        Ok(newest.is_some_and(|newest| newest.writer != self.mark().writer))
     }
 
     fn newest(&self) -> Result<Option<Mark>, ObjectError> {

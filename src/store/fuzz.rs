@@ -242,6 +242,6 @@ fn visit(bench: &Bench, maps: &[i64], names: &HashSet<Hash>) {
     }
     let claims: Vec<Claim> = maps.iter().map(|map| Claim { map: *map, owner: 0 }).collect();
     store.usage(&claims, &never).map(drop).unwrap_or_else(fine);
-    let options = GcOptions { dead_fraction: 0.0, pause: Duration::ZERO, cancel: &never };
+    let options = GcOptions { dead_fraction: 0.0, pause: Duration::ZERO, cancel: &never, spared: Vec::new() };
     store.gc(&options).map(drop).unwrap_or_else(fine);
 }

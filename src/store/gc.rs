@@ -8,7 +8,8 @@
 //! Packs and segments that came after the beginning are not looked at. What running work finds or holds meanwhile is marked
 //! at that moment (state.rs), and a chunk's index entry goes before its bytes, so nothing can be found and dropped at once.
 
-use std::sync::PoisonError;
+use std::collections::HashSet;
+use std::sync::{MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,8 @@ pub struct GcOptions<'a> {
     pub pause: Duration,
     /// Set to true, it ends the collection early, with what was done so far.
     pub cancel: &'a AtomicBool,
+    /// Repositories of which the packs that were stored since this moment (in milliseconds) stay, whether anything needs them or not.
+    pub spared: Vec<(i64, i64)>,
 }
 
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -74,6 +77,11 @@ impl Store {
             Err(e) => return Err(e),
         }
         Ok(report)
+    }
+
+    /// As long as this is held nothing is collected.
+    pub fn without_collection(&self) -> MutexGuard<'_, ()> {
+        self.collecting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,15 +133,32 @@ impl Collection<'_> {
     /// The packs to be dropped, and those to be rewritten.
     fn verdicts(&self, packs: &[Pack]) -> Result<(Vec<Pack>, Vec<i64>), StoreError> {
         let (mut dead, mut sparse) = (Vec::new(), Vec::new());
+        let spared = self.spared()?;
         for (pack, slots) in packs {
             match self.look_at(*pack, *slots)? {
                 Verdict::Keep => {}
+                _ if spared.contains(pack) => {}
                 Verdict::Compact => sparse.push(*pack),
                 Verdict::Drop => dead.push((*pack, *slots)),
             }
             self.check_cancelled()?;
         }
         Ok((dead, sparse))
+    }
+
+    /// Packs that stay in any case.
+    fn spared(&self) -> Result<HashSet<i64>, StoreError> {
+        let mut spared = HashSet::new();
+        for (repository, since) in &self.options.spared {
+            self.store.db.read(|c| {
+                let mut statement = c.prepare_cached("SELECT id FROM pack_toc JOIN verified ON pack = id WHERE repository = ?1 AND at >= ?2")?;
+                for id in statement.query_map([repository, since], |row| row.get(0))? {
+                    spared.insert(id?);
+                }
+                Ok::<_, StoreError>(())
+            })?;
+        }
+        Ok(spared)
     }
 
     /// All packs. Only a collection that is to leave nothing also looks for those whose table of contents was lost.
@@ -515,7 +540,8 @@ mod tests {
         blake3::Hasher::new().finalize_xof().fill(&mut bytes);
         let (first, _) = back_up(None, &bytes);
         let cancel = AtomicBool::new(false);
-        let collection = Collection { store: &store, options: &GcOptions { dead_fraction: 0.0, pause: Duration::ZERO, cancel: &cancel } };
+        let options = GcOptions { dead_fraction: 0.0, pause: Duration::ZERO, cancel: &cancel, spared: Vec::new() };
+        let collection = Collection { store: &store, options: &options };
         let packs = collection.packs().unwrap();
         bytes[7] ^= 1;
         let (second, encoding) = back_up(Some(first), &bytes);

@@ -181,6 +181,7 @@ impl<'a> Ingest<'a> {
             waiting: 0,
             stored: 0,
             added: 0,
+            packs: 0,
         }
     }
 
@@ -217,9 +218,16 @@ pub struct Finished {
     pub stored: u64,
     /// Chunks added to packs.
     pub added: u64,
+    /// Packs that these are in.
+    pub packs: u64,
 }
 
 impl Sealed {
+    /// Where it lies: 0 in the coffer.
+    pub fn repository(&self) -> i64 {
+        self.repository
+    }
+
     /// Inserts the volume map within the caller's transaction and returns its id.
     pub fn commit(&self, tx: &Transaction) -> Result<i64, StoreError> {
         let map = &self.finished;
@@ -260,6 +268,7 @@ pub struct Writer<'a> {
     waiting: u64,
     stored: u64,
     added: u64,
+    packs: u64,
 }
 
 pub(super) struct PackDraft {
@@ -330,7 +339,7 @@ impl<'a> Writer<'a> {
         }
         let hash = format::map_hash(size, self.chunk_size, self.map.iter().map(|(hash, _)| hash));
         let segments = self.map.iter().map(|(_, id)| *id).collect();
-        Ok(Finished { size, chunk_size: self.chunk_size, hash, segments, stored: self.stored, added: self.added })
+        Ok(Finished { size, chunk_size: self.chunk_size, hash, segments, stored: self.stored, added: self.added, packs: self.packs })
     }
 
     fn put(&mut self, hash: Hash, address: Address) -> Result<(), StoreError> {
@@ -396,6 +405,7 @@ impl<'a> Writer<'a> {
         self.committed = self.map.len();
         self.segments.clear();
         if let Some(pack) = self.pack.take() {
+            self.packs += 1;
             self.publish(pack)?;
         }
         ingest.lease.release_chunks_before(self.segment_number());

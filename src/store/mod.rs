@@ -157,11 +157,23 @@ impl Store {
         upload::discard(tx, repository, object).map(|_| ())
     }
 
-    /// A stored volume by the hash that names its content: its map and its size in bytes.
-    pub fn find_map(connection: &Connection, hash: &[u8]) -> rusqlite::Result<Option<(i64, i64)>> {
+    /// A stored volume by the hash that names its content: its map, its size in bytes, and where it lies (0: in the coffer), rather
+    /// there than elsewhere.
+    pub fn find_map(connection: &Connection, hash: &[u8], there: i64) -> rusqlite::Result<Option<(i64, i64, i64)>> {
         connection
-            .prepare_cached("SELECT id, size FROM volume_map WHERE hash = ?1 ORDER BY id LIMIT 1")?
-            .query_row([hash], |row| Ok((row.get(0)?, row.get(1)?)))
+            .prepare_cached("SELECT id, size, repository FROM volume_map WHERE hash = ?1 ORDER BY repository = ?2 DESC, id LIMIT 1")?
+            .query_row(rusqlite::params![hash, there], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()
+    }
+
+    /// Of a stored volume: bytes, bytes of a chunk, hash and segments (0: zeros).
+    pub fn map_content(connection: &Connection, map_id: i64) -> rusqlite::Result<Option<(u64, u32, format::Hash, Vec<i64>)>> {
+        connection
+            .prepare_cached("SELECT size, chunk_size, hash, segments FROM volume_map WHERE id = ?1")?
+            .query_row([map_id], |row| {
+                let segments = format::segments_from_bytes(&row.get::<_, Vec<u8>>(3)?).unwrap_or_default();
+                Ok((row.get::<_, i64>(0)? as u64, row.get(1)?, row.get(2)?, segments))
+            })
             .optional()
     }
 

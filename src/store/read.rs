@@ -216,7 +216,7 @@ impl<'a> MapReader<'a> {
     {
         let remote = match self.repository {
             0 => None,
-            repository => Some(self.store.remotes.get(repository)?),
+            repository => Some(self.store.remote(repository)?),
         };
         let failure = Mutex::new(None);
         let stop = Arc::new(AtomicBool::new(false));

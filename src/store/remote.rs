@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
+use rusqlite::OptionalExtension;
+
 use super::ahead::Batch;
 use super::codec::Decoder;
 use super::fence::Mark;
@@ -27,10 +29,12 @@ pub struct Remote {
     /// Objects that are sent or brought at once.
     pub connections: usize,
     /// What is being sent.
-    pub(super) sending: Mutex<Sending>,
-    pub(super) sent: Condvar,
+    pub(super) sending: Arc<Mutex<Sending>>,
+    pub(super) sent: Arc<Condvar>,
     /// Who we are there.
-    pub(super) mark: Mutex<Mark>,
+    pub(super) mark: Arc<Mutex<Mark>>,
+    /// Held by who takes it, takes in what is there, or removes something.
+    alone: Arc<Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -48,25 +52,39 @@ pub(super) struct Sending {
 pub struct Remotes(RwLock<HashMap<i64, Arc<Remote>>>);
 
 impl Remotes {
-    /// From now on these are open and no others. Work that has begun keeps the one that it has.
+    /// From now on these are open and no others. Work that has begun keeps the one that it has, and what it is sending is known to
+    /// the one that takes its place.
     pub fn replace(&self, remotes: impl Iterator<Item = Remote>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = remotes.map(|remote| (remote.id, Arc::new(remote))).collect();
+        let mut open = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut *open);
+        let in_place_of = |remote: Remote| match before.get(&remote.id) {
+            Some(old) => Remote { sending: old.sending.clone(), sent: old.sent.clone(), mark: old.mark.clone(), alone: old.alone.clone(), ..remote },
+            None => remote,
+        };
+        *open = remotes.map(|remote| (remote.id, Arc::new(in_place_of(remote)))).collect();
     }
 
-    pub fn get(&self, id: i64) -> Result<Arc<Remote>, StoreError> {
-        let open = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        open.get(&id).cloned().ok_or_else(|| {
-            StoreError::Repository(format!("number {id}"), "is not in the configuration, or its credentials cannot be read: see the log".into())
-        })
+    /// None: it is not in the configuration, or cannot be opened.
+    fn get(&self, id: i64) -> Option<Arc<Remote>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     pub fn all(&self) -> Vec<Arc<Remote>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
-
 }
 
 impl Store {
+    /// A repository, if it is open.
+    pub fn remote(&self, id: i64) -> Result<Arc<Remote>, StoreError> {
+        if let Some(remote) = self.remotes.get(id) {
+            return Ok(remote);
+        }
+        let name = self.db.read(|c| c.query_row("SELECT name FROM repository WHERE id = ?1", [id], |row| row.get(0)).optional())?;
+        let name = name.unwrap_or_else(|| format!("number {id}"));
+        Err(StoreError::Repository(name, "is not in the configuration, or its credentials cannot be read: see the log".into()))
+    }
+
     /// Brings what [`super::read::fetch`] has left to be brought. What is lost gets a fault; a repository that cannot be
     /// reached is an error.
     pub(super) fn bring(&self, far: &[Far], stored: &mut [u8], faults: &mut [Option<String>]) -> Result<(), StoreError> {
@@ -82,7 +100,7 @@ impl Store {
         faults: &mut [Option<String>],
     ) -> Result<(), StoreError> {
         for far in far {
-            let remote = self.remotes.get(far.repository)?;
+            let remote = self.remote(far.repository)?;
             if let Some(reason) = remote.bring(far, batch, stored)? {
                 far.places.iter().for_each(|place| faults[*place] = Some(reason.clone()));
             }
@@ -107,7 +125,7 @@ impl Store {
     /// logged.
     pub(super) fn far_pack(&self, stored: &Stored) -> Result<Option<Vec<u8>>, StoreError> {
         let (Some(object), Some(toc)) = (&stored.object, stored.toc()) else { return Ok(None) };
-        let Ok(remote) = self.remotes.get(stored.repository) else { return Ok(None) };
+        let Some(remote) = self.remotes.get(stored.repository) else { return Ok(None) };
         let head = pack_head_bytes(toc.slots());
         let mut data = match remote.objects.get(object, None, LARGEST_OBJECT) {
             Ok(data) if data.len() == head + stored.stored as usize => data,
@@ -137,9 +155,10 @@ impl Remote {
             objects: objects.until(Arc::new(move || given_up.load(Ordering::Relaxed))),
             hurry,
             connections: connections.max(1),
-            sending: Mutex::default(),
-            sent: Condvar::new(),
-            mark: Mutex::new(mark),
+            sending: Arc::default(),
+            sent: Arc::default(),
+            mark: Arc::new(Mutex::new(mark)),
+            alone: Arc::default(),
         }
     }
 
@@ -164,6 +183,16 @@ impl Remote {
     /// An object as a whole.
     pub fn get(&self, name: &str, limit: usize) -> Result<Vec<u8>, StoreError> {
         self.objects.get(name, None, limit).map_err(|e| self.failed(e))
+    }
+
+    /// Is this object there?
+    pub fn has_object(&self, name: &str) -> Result<bool, StoreError> {
+        self.objects.size(name).map(|size| size.is_some()).map_err(|e| self.failed(e))
+    }
+
+    /// For who takes it, takes in what is there, or removes something: one after another.
+    pub fn alone(&self) -> MutexGuard<'_, ()> {
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn sending(&self) -> MutexGuard<'_, Sending> {

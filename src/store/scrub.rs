@@ -174,7 +174,7 @@ impl Store {
         let live: Vec<Entry> = toc.entries().filter(|entry| !entry.is_dead()).collect();
         let lot = getrandom::u64().map_err(|e| StoreError::Damaged(format!("no random numbers: {e}")))?;
         let Some(entry) = live.get(lot.checked_rem(live.len() as u64).unwrap_or_default() as usize) else { return Ok(None) };
-        let whole = self.remotes.get(stored.repository)?.is_whole(object, toc.slots(), entry)?;
+        let whole = self.remote(stored.repository)?.is_whole(object, toc.slots(), entry)?;
         let bytes = u64::from(entry.stored);
         Ok(whole.then(|| PackReport { chunks: 1, bytes, spared: stored.stored.saturating_sub(bytes), bad: Vec::new() }))
     }

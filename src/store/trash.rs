@@ -1,11 +1,12 @@
 //! Objects that nothing needs any more are removed from their repository, some time after they became so: whoever is still reading
 //! one has read it by then.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::{Connection, params};
 
-use super::object::{Name, PACKS, SEGMENTS};
+use super::object::{PACKS, SEGMENTS};
 use super::remote::Remote;
 use super::upload::{discard, is_staged};
 use super::{Store, StoreError};
@@ -24,6 +25,9 @@ impl Store {
     pub fn empty_trash(&self, remote: &Remote, all: bool, cancel: &AtomicBool) -> Result<u64, StoreError> {
         let before = if all { i64::MAX } else { clock::now_ms() - GRACE_MS };
         let mut removed = 0;
+        if all {
+            remote.forget_announcements()?;
+        }
         loop {
             // Names sort so that a manifest goes before segments, and packs come last but for these: `backups`, `packs`, `segments`.
             let objects: Vec<String> = self.db.read(|c| {
@@ -57,33 +61,23 @@ impl Store {
 }
 
 impl Store {
-    /// Looks through a repository for objects that nothing knows of, such as a crash leaves, and discards them. `is_known` tells of
-    /// those below `others`, which are not the store's.
-    pub fn sweep(
-        &self,
-        remote: &Remote,
-        others: &str,
-        is_known: impl Fn(&Connection, &str) -> rusqlite::Result<bool>,
-    ) -> Result<u64, StoreError> {
+    /// Looks through a repository for packs and segments that nothing knows of, such as a crash leaves, and discards them.
+    pub fn sweep(&self, remote: &Remote) -> Result<u64, StoreError> {
         let mut swept = 0;
-        for (prefix, known) in [
-            (format!("{PACKS}/"), "SELECT 1 FROM pack_toc WHERE object = ?1 AND repository = ?2"),
-            (format!("{SEGMENTS}/"), "SELECT 1 FROM segment WHERE object = ?1 AND repository = ?2"),
-            (others.to_string(), ""),
+        for (kind, known) in [
+            (PACKS, "SELECT 1 FROM pack_toc WHERE object = ?1 AND repository = ?2"),
+            (SEGMENTS, "SELECT 1 FROM segment WHERE object = ?1 AND repository = ?2"),
         ] {
             let mut after = String::new();
             loop {
-                let page = remote.list(&prefix, &after)?;
+                let page = remote.list(&format!("{kind}/"), &after)?;
                 let Some(last) = page.last() else { break };
                 after = last.name.clone();
                 // In this order: what was being sent when the page was made is known to the one or the other.
                 let sending = remote.sending().names.clone();
                 self.db.write(|tx| {
                     for object in page.iter().filter(|object| !sending.contains(&object.name)) {
-                        let found = match known {
-                            "" => is_known(tx, &object.name)?,
-                            sql => tx.prepare_cached(sql)?.exists(params![object.name, remote.id])?,
-                        };
+                        let found = tx.prepare_cached(known)?.exists(params![object.name, remote.id])?;
                         if !found && discard(tx, remote.id, &object.name)? {
                             swept += 1;
                         }
@@ -94,19 +88,49 @@ impl Store {
         }
         Ok(swept)
     }
+
+    /// What was of no use may be so again when all that is there is taken in. `all`: backups too, since another coffer has written
+    /// there meanwhile.
+    pub fn forget_trash(&self, repository: i64, all: bool) -> rusqlite::Result<()> {
+        let data = "DELETE FROM trash WHERE repository = ?1 AND (?2 OR object LIKE 'packs/%' OR object LIKE 'segments/%')";
+        self.db.write(|tx| tx.execute(data, params![repository, all])).map(drop)
+    }
+
+    /// Is this object to be removed?
+    pub fn is_trash(c: &Connection, repository: i64, object: &str) -> rusqlite::Result<bool> {
+        c.prepare_cached("SELECT 1 FROM trash WHERE repository = ?1 AND object = ?2")?.exists(params![repository, object])
+    }
+
+    /// Is there anything to be removed?
+    pub fn has_trash(&self, repository: i64) -> Result<bool, StoreError> {
+        Ok(self.db.read(|c| c.prepare_cached("SELECT 1 FROM trash WHERE repository = ?1")?.exists([repository]))?)
+    }
 }
 
 impl Remote {
-    /// The packs and segments that a writer before us may be deleting at this moment.
-    pub(super) fn announced(&self) -> Result<Vec<Name>, StoreError> {
-        let (mut names, mut after) = (Vec::new(), String::new());
+    /// Removes announcements of our own, which a crash has left: what they name is announced anew.
+    fn forget_announcements(&self) -> Result<(), StoreError> {
+        let (ours, mut after) = (format!("-{}", self.mark().writer), String::new());
+        loop {
+            let page = self.list(ANNOUNCED, &after)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.name.clone();
+            for object in page.iter().filter(|object| object.name.ends_with(&ours)) {
+                self.objects.delete(&object.name).map_err(|e| self.failed(e))?;
+            }
+        }
+    }
+
+    /// The objects that a writer before us may be deleting at this moment.
+    pub fn announced(&self) -> Result<HashSet<String>, StoreError> {
+        let (mut names, mut after) = (HashSet::new(), String::new());
         loop {
             let page = self.objects.list(ANNOUNCED, &after).map_err(|e| self.failed(e))?;
             let Some(last) = page.last() else { return Ok(names) };
             after = last.name.clone();
             for object in &page {
                 let text = self.objects.get(&object.name, None, 1 << 20).map_err(|e| self.failed(e))?;
-                names.extend(String::from_utf8_lossy(&text).lines().filter_map(Name::parse));
+                names.extend(String::from_utf8_lossy(&text).lines().map(str::to_string));
             }
         }
     }

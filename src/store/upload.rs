@@ -33,8 +33,8 @@ pub struct Upload<'a> {
     cancel: &'a AtomicBool,
     /// No more packs come.
     closing: AtomicBool,
-    /// Why the first pack could not be sent.
-    failure: Mutex<Option<String>>,
+    /// Why the first pack could not be sent. Nothing: it was given up.
+    failure: Mutex<Option<Option<String>>>,
 }
 
 struct Staged {
@@ -107,11 +107,11 @@ impl Upload<'_> {
 
     fn wait_until(&self, done: impl Fn() -> Result<bool, StoreError>) -> Result<(), StoreError> {
         loop {
-            if let Some(reason) = self.failure() {
-                return Err(StoreError::Repository(self.remote.name.clone(), reason));
-            }
             if self.cancel.load(Ordering::Relaxed) {
                 return Err(StoreError::Cancelled);
+            }
+            if let Some(reason) = self.failure() {
+                return Err(reason.map_or(StoreError::Cancelled, |reason| StoreError::Repository(self.remote.name.clone(), reason)));
             }
             if done()? {
                 return Ok(());
@@ -121,7 +121,7 @@ impl Upload<'_> {
         }
     }
 
-    fn failure(&self) -> Option<String> {
+    fn failure(&self) -> Option<Option<String>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -196,8 +196,9 @@ impl Upload<'_> {
                 }
                 Err(error) => {
                     let reason = match error {
-                        StoreError::Repository(_, reason) => reason,
-                        error => error.to_string(),
+                        StoreError::Cancelled => None,
+                        StoreError::Repository(_, reason) => Some(reason),
+                        error => Some(error.to_string()),
                     };
                     self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
                     self.remote.sent.notify_all();
@@ -260,6 +261,7 @@ impl Upload<'_> {
                 .execute(params![staged.pack, name, staged.entries])?;
             if same > 0 {
                 tx.prepare_cached("DELETE FROM pack WHERE id = ?1")?.execute([staged.pack])?;
+                keep(tx, self.remote.id, &name)?;
             }
             self.discard_one(tx, if same > 0 { staged.old.as_deref() } else { Some(&name) })
         });
@@ -303,6 +305,9 @@ impl Upload<'_> {
             let same = tx
                 .prepare_cached("UPDATE segment SET object = ?2, staged = 0 WHERE id = ?1 AND staged AND chunks = ?3")?
                 .execute(params![id, name, chunks])?;
+            if same > 0 {
+                keep(tx, self.remote.id, &name)?;
+            }
             // It may list other places by now, or be gone.
             self.discard_one(tx, if same > 0 { old.as_deref() } else { Some(&name) })
         });
@@ -338,6 +343,12 @@ pub(super) fn discard(tx: &Transaction, repository: i64, object: &str) -> rusqli
         .prepare_cached("INSERT OR IGNORE INTO trash (repository, object, since) VALUES (?1, ?2, ?3)")?
         .execute(params![repository, object, clock::now_ms()])?;
     Ok(added > 0)
+}
+
+/// Somebody needs this object after all: it was seen there before the tables knew of it.
+fn keep(tx: &Transaction, repository: i64, object: &str) -> rusqlite::Result<()> {
+    tx.prepare_cached("DELETE FROM trash WHERE repository = ?1 AND object = ?2")?.execute(params![repository, object])?;
+    Ok(())
 }
 
 fn random() -> Result<u64, StoreError> {

@@ -385,6 +385,9 @@ SCHEMAS = {
     }),
     "AttachResult": fixed({
         "name": STRING, "added": described(COUNT, "Backups that are new in the catalog."), "known": described(COUNT, "That were in it before."),
+        "incomplete": described(COUNT, "That lack data there; they are Erred."),
+        "gone": described(COUNT, "That were in the catalog and have been deleted there by another host; they are Erred."),
+        "lost": array(STRING, description="Objects of packs that this coffer knew and that are gone."),
         "packs": COUNT, "segments": COUNT, "unusable": array(STRING, description="Objects that are damaged, or need what is not there."),
     }),
     "SnapshotResult": fixed({"path": STRING, "bytes": COUNT}),

@@ -58,6 +58,14 @@ pub fn run(args: &Repository, context: &Context) -> Result<(), CliError> {
             context.show(&task["result"], |result| {
                 let unusable = result["unusable"].as_array().map_or(0, Vec::len);
                 let mut text = format!("{} backups of {name} are in the catalog now, {} were before\n", field(result, "added"), field(result, "known"));
+                for (what, meaning) in [
+                    ("incomplete", "lack data there and are Erred; attach again if it comes back, or delete them"),
+                    ("gone", "were deleted there by another host and are Erred here"),
+                ] {
+                    if let Some(count) = result[what].as_u64().filter(|count| *count > 0) {
+                        text += &format!("{count} backups {meaning}\n");
+                    }
+                }
                 if unusable > 0 {
                     text += &format!("{unusable} objects cannot be used; --json names them\n");
                 }

@@ -232,14 +232,19 @@ pub fn import(tx: &Transaction, record: &ImportedBackup) -> Result<VolumeBackup,
     if volume_backups::get(tx, record.uuid)?.is_some() || backups::get(tx, record.uuid)?.is_some() {
         return Err(Refusal::Exists);
     }
-    let found = match record.map_hash {
-        Some(hash) => Store::find_map(tx, hash)?,
+    let named = match record.face.container {
+        Some(name) => repositories::by_name(tx, name)?,
         None => None,
     };
-    let size = found.map_or(record.size, |(_, size)| size);
+    let found = match record.map_hash {
+        Some(hash) => Store::find_map(tx, hash, named.as_ref().map_or(0, |named| named.id))?,
+        None => None,
+    };
+    let size = found.map_or(record.size, |(_, size, _)| size);
+    let repository_id = found.map(|(.., repository)| repository).filter(|repository| *repository != 0);
     fits(tx, record.project_id, &[(QuotaName::Backups, 1), (QuotaName::BackupGigabytes, gib(size)), (QuotaName::Storage, size)])?;
     let now = clock::now_ms();
-    let backup_id = insert_backup(tx, record.uuid, BackupKind::Volume, record.project_id, size, record.user_uuid, None, now)?;
+    let backup_id = insert_backup(tx, record.uuid, BackupKind::Volume, record.project_id, size, record.user_uuid, repository_id, now)?;
     let new = NewVolumeBackup {
         uuid: record.uuid,
         backup_id,
@@ -258,13 +263,25 @@ pub fn import(tx: &Transaction, record: &ImportedBackup) -> Result<VolumeBackup,
     };
     let id = volume_backups::insert(tx, &new)?;
     match found {
-        Some((map_id, _)) => {
+        // It gets a manifest of its own there.
+        Some((map_id, ..)) if repository_id.is_some() => {
+            volume_backups::complete(tx, id, map_id, 0, record.objects)?;
+            jobs::insert(tx, JobKind::Create, backup_id, None, &Value::Null, now)?;
+        }
+        Some((map_id, ..)) => {
             volume_backups::complete(tx, id, map_id, 0, record.objects)?;
             backups::complete(tx, backup_id, 0, now)?;
             logged(tx, backup_id, "resource_backup_creation_succeeded", "has been imported")?;
         }
         None => {
-            backups::fail(tx, backup_id, "the record names no data that is in this coffer", now)?;
+            let reason = match named {
+                Some(named) => format!(
+                    "the record names no data that this coffer knows of; if it is in repository {}, let an administrator take that in \
+                     with `cofferd repository attach {}` first", named.name, named.name
+                ),
+                None => "the record names no data that is in this coffer".into(),
+            };
+            backups::fail(tx, backup_id, &reason, now)?;
             logged(tx, backup_id, "resource_backup_creation_failed", "has been imported, but its data is not in this coffer")?;
         }
     }
