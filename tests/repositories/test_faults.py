@@ -20,7 +20,11 @@ PASSING = {
 OBJECTS = "/(packs|segments|backups|writer)/"
 
 
-@pytest.mark.parametrize("name", PASSING)
+def some_long(faults, *long):
+    return [pytest.param(name, marks=pytest.mark.long) if name in long else name for name in faults]
+
+
+@pytest.mark.parametrize("name", some_long(PASSING, "answers of 500 and pages of HTML", "puts that hang"))
 def test_what_passes_costs_no_backup(name, site, table, proxy, rescue, ledger):
     lab = site({"r": table(timeout_s=2)}, [proxy])
     machine, saved = lab.raw(20)
@@ -43,7 +47,7 @@ READING = {
 }
 
 
-@pytest.mark.parametrize("name", READING)
+@pytest.mark.parametrize("name", some_long(READING, "truncated bodies", "a server that hangs"))
 def test_what_passes_costs_no_restore(name, site, table, proxy, ledger):
     lab = site({"r": table(timeout_s=2)}, [proxy])
     machine, saved = lab.raw(20)
@@ -65,10 +69,10 @@ LASTING = {
 
 
 def at_all_objects():
-    """Every fault at packs; the others in a long run, but for two."""
-    short = [("always 503", "segments"), ("other bytes are always stored", "backups")]
+    """Every fault at every kind of object in a long run, some of them in a short one."""
+    short = [("always 503", "packs"), ("writing is forbidden", "packs"), ("the disks are full", "packs"), ("always 503", "segments"), ("other bytes are always stored", "backups")]
     both = [(name, what) for what in ("packs", "segments", "backups") for name in LASTING]
-    return [pair if pair[1] == "packs" or pair in short else pytest.param(*pair, marks=pytest.mark.long) for pair in both]
+    return [pair if pair in short else pytest.param(*pair, marks=pytest.mark.long) for pair in both]
 
 
 @pytest.mark.parametrize("name, what", at_all_objects())
