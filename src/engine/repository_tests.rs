@@ -726,3 +726,15 @@ fn what_a_failed_backup_has_sent_stays_for_the_next_one_if_it_is_spared() {
     host.bench.delete(map);
     assert_eq!(collect(vec![(ID, i64::MAX), (ID + 1, 0)]) as usize, 100usize.div_ceil(PACK_BYTES / CHUNK));
 }
+
+#[test]
+fn a_panic_while_a_pack_is_sent_ends_the_backup_and_no_later_one() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let bytes = random(1, 100);
+    cloud.after_put("packs/", || panic!("the test's own"));
+    let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| host.try_back_up(&bytes).map(drop)));
+    assert!(attempt.is_err());
+    let map = host.back_up(&bytes);
+    host.assert_restores(map, &bytes);
+}

@@ -222,10 +222,16 @@ impl Upload<'_> {
     }
 
     fn send_pack(&self, pack: i64) -> Result<(), StoreError> {
-        let sent = self.load(pack).and_then(|staged| staged.map(|staged| self.send_staged(&staged)).transpose());
+        let send = || self.load(pack).and_then(|staged| staged.map(|staged| self.send_staged(&staged)).transpose());
+        let sent = std::panic::catch_unwind(std::panic::AssertUnwindSafe(send));
         self.remote.sending().packs.remove(&pack);
+        if sent.is_err() {
+            // Or those who wait for the pack would do so for ever.
+            let reason = Some("an internal error; see the daemon's log".to_string());
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        }
         self.remote.sent.notify_all();
-        sent.map(drop)
+        sent.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(drop)
     }
 
     /// None if it is no longer staged.
