@@ -280,6 +280,9 @@ impl<'a> MapReader<'a> {
             if cancel.load(Ordering::Relaxed) {
                 return Err(StoreError::Cancelled.into());
             }
+            if stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             let range = self.segment_range(segment);
             if self.segments[segment] == 0 {
                 visit(Piece::Zeros { offset: range.start, length: range.end - range.start })?;
