@@ -75,7 +75,8 @@ CREATE TABLE repository (
     writer     TEXT NOT NULL,                 -- who we are there
     epoch      INTEGER NOT NULL,              -- which writer we are: a later one there has taken our place; 0: none yet
     is_default INTEGER NOT NULL DEFAULT 0,
-    created    INTEGER NOT NULL
+    created    INTEGER NOT NULL,
+    copies     TEXT NOT NULL DEFAULT 'null'   -- JSON, as configured: which backups of other places are copied there
 ) STRICT;
 
 CREATE TABLE meta (
@@ -341,6 +342,33 @@ CREATE INDEX volume_backup_parent ON volume_backup(parent_id) WHERE parent_id IS
 CREATE INDEX volume_backup_list ON volume_backup(project_id, created, uuid) WHERE kind <> 'snapshot';
 CREATE INDEX volume_backup_list_all ON volume_backup(created, uuid) WHERE kind <> 'snapshot';
 CREATE INDEX volume_backup_snapshots ON volume_backup(project_id, created, uuid) WHERE kind = 'snapshot';
+
+-- A further place that a backup is kept in: promised, or there. What has no row here is in its first place alone.
+CREATE TABLE copy (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    backup_id     INTEGER NOT NULL REFERENCES backup(id) ON DELETE CASCADE,
+    repository_id INTEGER REFERENCES repository(id), -- NULL: in this file
+    automatic     INTEGER NOT NULL,           -- 1: the configuration wants it; 0: somebody has asked for it
+    created       INTEGER NOT NULL,
+    finished      INTEGER,                    -- since when it is there; NULL: it is not, or not whole
+    next_at       INTEGER NOT NULL,           -- it is not tried before that
+    attempts      INTEGER NOT NULL DEFAULT 0, -- that have failed since it was promised
+    error_message TEXT NOT NULL DEFAULT '',   -- why the last one did
+    manifest      TEXT,                       -- its object there
+    stored        INTEGER NOT NULL DEFAULT 0, -- bytes its making added there
+    mends         INTEGER NOT NULL DEFAULT 0  -- 1: the backup is damaged in its first place, and to be mended from here
+) STRICT;
+CREATE UNIQUE INDEX copy_place ON copy(backup_id, ifnull(repository_id, 0));
+CREATE INDEX copy_due ON copy(next_at) WHERE finished IS NULL OR mends;
+
+CREATE TABLE copy_volume (
+    part_id INTEGER NOT NULL REFERENCES volume_backup(id) ON DELETE CASCADE,
+    copy_id INTEGER NOT NULL REFERENCES copy(id) ON DELETE CASCADE,
+    map_id  INTEGER NOT NULL REFERENCES volume_map(id),
+    PRIMARY KEY (part_id, copy_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX copy_volume_copy ON copy_volume(copy_id);
+CREATE INDEX copy_volume_map ON copy_volume(map_id);
 
 -- Reflink copies of image files, each made for a part of a backup and kept to tell what has changed since.
 CREATE TABLE reflink (

@@ -157,9 +157,7 @@ fn check_modes(config: &Config) -> Result<(), AppError> {
 }
 
 fn open_repositories(engine: &Engine, config: &Config) -> rusqlite::Result<()> {
-    let default = config.repositories.iter().find(|(_, settings)| settings.default).map(|(name, _)| name.as_str());
-    let names: Vec<&str> = config.repositories.keys().map(String::as_str).collect();
-    engine.open_repositories(&names, places(config), default)
+    engine.open_repositories(places(config), &config.repositories)
 }
 
 /// New volumes are opened without following links, so the way to them must have none. What is not there yet, the first

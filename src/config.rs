@@ -18,7 +18,7 @@ use serde::Deserialize;
 use crate::catalog::repositories::COFFER;
 use crate::durable;
 use crate::http::Limits;
-use crate::objects::{self, is_name};
+use crate::objects::{self, Copies, is_name};
 
 const SYSTEM_FILE: &str = "/etc/cofferd/cofferd.toml";
 const SYSTEM_STATE: &str = "/var/lib/cofferd";
@@ -418,6 +418,13 @@ impl Checker {
                 return Err(self.wrong("repositories", &format!("{name:?}"), "the coffer itself has this name".to_owned()));
             }
             settings.check().map_err(|wrong| self.wrong(format!("repositories.{name}.{}", wrong.key), &wrong.found, wrong.expected))?;
+        }
+        for (name, settings) in &tables {
+            let Some(Copies::Of(places)) = &settings.copies else { continue };
+            if let Some(place) = places.iter().find(|place| *place == name || *place != COFFER && !tables.contains_key(*place)) {
+                let expected = "expected other places: repositories of this configuration, or \"coffer\"".to_owned();
+                return Err(self.wrong(format!("repositories.{name}.copies"), &format!("{place:?}"), expected));
+            }
         }
         let mut default = tables.iter().filter(|(_, settings)| settings.default).map(|(name, _)| name);
         if let (Some(_), Some(second)) = (default.next(), default.next()) {

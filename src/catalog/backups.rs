@@ -42,6 +42,8 @@ pub struct Backup {
     pub repository: String,
     /// Its object there.
     pub manifest: Option<String>,
+    /// Where else it is or is to be: JSON array of {id, repository, state, error_message}.
+    pub copies: String,
 }
 
 /// A backup about to be made.
@@ -72,7 +74,11 @@ const COLUMNS: &str = "b.id, b.uuid, b.kind, b.project_id, p.uuid, p.name, ifnul
     b.description, b.state, b.error_message, b.created_at, b.finished_at, b.kept_until, b.size, b.stored, b.metadata, \
     (SELECT json_group_array(json_object('uuid', ri.uuid, 'name', ri.name, 'state', ri.state, 'created', r.created)) \
      FROM restoration r JOIN instance ri ON ri.id = r.instance_id WHERE r.backup_id = b.id), b.repository_id, b.manifest, \
-    coalesce((SELECT name FROM repository WHERE id = b.repository_id), 'coffer')";
+    coalesce((SELECT name FROM repository WHERE id = b.repository_id), 'coffer'), \
+    (SELECT json_group_array(json_object('id', c.id, 'repository', ifnull(cr.name, 'coffer'), \
+        'state', CASE WHEN c.finished IS NOT NULL THEN 'ready' WHEN c.error_message = '' THEN 'waiting' ELSE 'failed' END, \
+        'error_message', c.error_message)) \
+     FROM copy c LEFT JOIN repository cr ON cr.id = c.repository_id WHERE c.backup_id = b.id)";
 
 fn read(row: &Row) -> rusqlite::Result<Backup> {
     Ok(Backup {
@@ -99,6 +105,7 @@ fn read(row: &Row) -> rusqlite::Result<Backup> {
         repository_id: row.get(20)?,
         manifest: row.get(21)?,
         repository: row.get(22)?,
+        copies: row.get(23)?,
     })
 }
 

@@ -25,6 +25,9 @@ pub struct Manifest {
     /// Milliseconds since 1970-01-01T00:00Z, as are all times here.
     pub created: i64,
     pub kept_until: Option<i64>,
+    /// When this object was made: no two have the same content, not even after the first was removed.
+    #[serde(default)]
+    pub sent: i64,
     /// Bytes that its making added to the repository.
     pub stored: i64,
     /// The instance as it was, as JSON text.
@@ -126,6 +129,7 @@ pub fn of(connection: &Connection, backup_id: i64) -> rusqlite::Result<Manifest>
                 description: row.get(7)?,
                 created: row.get(8)?,
                 kept_until: row.get(9)?,
+                sent: 0,
                 stored: 0,
                 metadata: row.get(10)?,
                 volumes,

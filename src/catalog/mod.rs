@@ -3,6 +3,7 @@
 //! one function here.
 
 pub mod backups;
+pub mod copies;
 pub mod credentials;
 pub mod events;
 pub mod images;

@@ -5,30 +5,20 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 #[derive(Clone, Debug)]
 pub struct Repository {
     pub id: i64,
-    pub uuid: String,
     pub name: String,
     /// Who we are there.
     pub writer: String,
     /// Which writer we are: one there with a later number has taken our place.
     pub epoch: i64,
-    pub is_default: bool,
 }
 
 /// The name of the coffer itself among the places for backups.
 pub const COFFER: &str = "coffer";
 
-const COLUMNS: &str = "id, uuid, name, writer, epoch, is_default";
+const COLUMNS: &str = "id, name, writer, epoch";
 
 fn read(row: &Row) -> rusqlite::Result<Repository> {
-    Ok(Repository { id: row.get(0)?, uuid: row.get(1)?, name: row.get(2)?, writer: row.get(3)?, epoch: row.get(4)?, is_default: row.get(5)? })
-}
-
-pub fn all(connection: &Connection) -> rusqlite::Result<Vec<Repository>> {
-    connection.prepare_cached(&format!("SELECT {COLUMNS} FROM repository ORDER BY name"))?.query_map([], read)?.collect()
-}
-
-pub fn by_id(connection: &Connection, id: i64) -> rusqlite::Result<Option<Repository>> {
-    connection.prepare_cached(&format!("SELECT {COLUMNS} FROM repository WHERE id = ?"))?.query_row([id], read).optional()
+    Ok(Repository { id: row.get(0)?, name: row.get(1)?, writer: row.get(2)?, epoch: row.get(3)? })
 }
 
 pub fn by_name(connection: &Connection, name: &str) -> rusqlite::Result<Option<Repository>> {
@@ -74,6 +64,18 @@ pub fn holdings(connection: &Connection, id: i64) -> rusqlite::Result<Holdings> 
 
 pub fn set_default(connection: &Connection, name: Option<&str>) -> rusqlite::Result<()> {
     connection.execute("UPDATE repository SET is_default = name IS ?1 WHERE is_default <> (name IS ?1)", [name])?;
+    Ok(())
+}
+
+/// Which backups of other places are copied there: `"all"`, `"scheduled"`, or a list of places, as JSON; `null` for none.
+pub fn set_copies(connection: &Connection, name: &str, rule: &serde_json::Value) -> rusqlite::Result<()> {
+    connection.execute("UPDATE repository SET copies = ?2 WHERE name = ?1", params![name, rule.to_string()])?;
+    Ok(())
+}
+
+/// Nothing is copied anywhere by itself.
+pub fn clear_copies(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("UPDATE repository SET copies = 'null' WHERE copies <> 'null'", [])?;
     Ok(())
 }
 

@@ -70,10 +70,13 @@ pub fn of_map(connection: &Connection, map_id: i64) -> rusqlite::Result<Vec<(i64
         .collect()
 }
 
-/// What of the store belongs to which backup: (map, backup) by map, ascending.
+/// What of the store belongs to which backup, with its copies: (map, backup) by map, ascending.
 pub fn maps(connection: &Connection) -> rusqlite::Result<Vec<(i64, i64)>> {
     connection
-        .prepare_cached("SELECT map_id, backup_id FROM volume_backup WHERE map_id IS NOT NULL ORDER BY map_id, backup_id")?
+        .prepare_cached(
+            "SELECT map_id, backup_id FROM volume_backup WHERE map_id IS NOT NULL \
+             UNION SELECT cv.map_id, c.backup_id FROM copy_volume cv JOIN copy c ON c.id = cv.copy_id ORDER BY 1, 2",
+        )?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect()
 }
@@ -95,6 +98,13 @@ pub fn complete(connection: &Connection, id: i64, map_id: i64, stored: i64, obje
         params![map_id, stored, objects, COFFER, id],
     )?;
     Ok(())
+}
+
+/// The part's bytes have another map from now on. Returns the one before if nothing else refers to it, so that the store may delete it.
+pub fn replace_map(connection: &Connection, part: &Part, map_id: i64) -> rusqlite::Result<Option<i64>> {
+    let before = release_map(connection, part)?;
+    connection.execute("UPDATE volume_backup SET map_id = ? WHERE id = ?", [map_id, part.id])?;
+    Ok(before)
 }
 
 /// The volume has another size than when the backup was ordered; see [`reserve`].
@@ -119,11 +129,11 @@ pub fn release_map(connection: &Connection, part: &Part) -> rusqlite::Result<Opt
     Ok((!is_map_used(connection, map_id)?).then_some(map_id))
 }
 
-/// Does anything refer to the map: a backup, a snapshot, or a backup that is to be made from it?
+/// Does anything refer to the map: a backup, a snapshot, a copy, or a backup that is to be made from it?
 pub fn is_map_used(connection: &Connection, map_id: i64) -> rusqlite::Result<bool> {
     connection
         .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM volume_backup WHERE map_id = ?1) \
+            "SELECT EXISTS (SELECT 1 FROM volume_backup WHERE map_id = ?1) OR EXISTS (SELECT 1 FROM copy_volume WHERE map_id = ?1) \
                 OR EXISTS (SELECT 1 FROM job WHERE kind = 'create' AND json_extract(target, '$.map') = ?1)",
         )?
         .query_row([map_id], |row| row.get(0))

@@ -25,6 +25,7 @@ mod output;
 mod progress;
 mod project;
 mod quota;
+mod replicate;
 mod repository;
 mod restore;
 mod role;
@@ -108,6 +109,7 @@ enum Command {
     Quota(quota::Quota),
     #[command(subcommand)]
     Repository(repository::Repository),
+    Replicate(replicate::Replicate),
     Check(check::Check),
     Scrub(scrub::Scrub),
     Gc(gc::Gc),
@@ -223,6 +225,7 @@ fn run(command: Command, context: &Context) -> Result<(), CliError> {
         Command::Openrc(args) => openrc::run(&args, context),
         Command::Quota(args) => quota::run(&args, context),
         Command::Repository(args) => repository::run(&args, context),
+        Command::Replicate(args) => replicate::run(&args, context),
         Command::Check(args) => check::run(&args, context),
         Command::Scrub(args) => scrub::run(&args, context),
         Command::Gc(args) => gc::run(&args, context),

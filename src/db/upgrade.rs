@@ -45,8 +45,23 @@ const STORE_4: &str = "ALTER TABLE pack_toc ADD COLUMN repository INTEGER NOT NU
 const CATALOG_4: &str = "
     CREATE TABLE repository (
         id INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE, name TEXT NOT NULL UNIQUE, writer TEXT NOT NULL,
-        epoch INTEGER NOT NULL, is_default INTEGER NOT NULL DEFAULT 0, created INTEGER NOT NULL
+        epoch INTEGER NOT NULL, is_default INTEGER NOT NULL DEFAULT 0, created INTEGER NOT NULL, copies TEXT NOT NULL DEFAULT 'null'
     ) STRICT;
+    CREATE TABLE copy (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, backup_id INTEGER NOT NULL REFERENCES backup(id) ON DELETE CASCADE,
+        repository_id INTEGER REFERENCES repository(id), automatic INTEGER NOT NULL, created INTEGER NOT NULL, finished INTEGER,
+        next_at INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, error_message TEXT NOT NULL DEFAULT '', manifest TEXT,
+        stored INTEGER NOT NULL DEFAULT 0, mends INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE UNIQUE INDEX copy_place ON copy(backup_id, ifnull(repository_id, 0));
+    CREATE INDEX copy_due ON copy(next_at) WHERE finished IS NULL OR mends;
+    CREATE TABLE copy_volume (
+        part_id INTEGER NOT NULL REFERENCES volume_backup(id) ON DELETE CASCADE,
+        copy_id INTEGER NOT NULL REFERENCES copy(id) ON DELETE CASCADE,
+        map_id INTEGER NOT NULL REFERENCES volume_map(id), PRIMARY KEY (part_id, copy_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX copy_volume_copy ON copy_volume(copy_id);
+    CREATE INDEX copy_volume_map ON copy_volume(map_id);
     ALTER TABLE backup ADD COLUMN repository_id INTEGER REFERENCES repository(id);
     ALTER TABLE backup ADD COLUMN manifest TEXT;
     ALTER TABLE schedule ADD COLUMN repository TEXT NOT NULL DEFAULT '';";

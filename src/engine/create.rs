@@ -11,6 +11,7 @@ use super::places::open_source;
 use super::manifest::Content;
 use super::{Engine, EngineError, Running, Settings, orders};
 use crate::catalog::backups::{self, Backup};
+use crate::catalog::copies;
 use crate::catalog::events::Severity;
 use crate::catalog::jobs::{self, Job, JobKind};
 use crate::catalog::schedules;
@@ -32,7 +33,7 @@ impl Engine {
         };
         match outcome {
             Ok(()) => {
-                self.wake(); // pruning may have promised deletions
+                self.wake(); // pruning may have promised deletions, and the configuration may want copies
                 self.remove_stale_copies();
             }
             Err(EngineError::Cancelled) => self.fail_create(job, "interrupted: the daemon was stopped while the backup was being made"),
@@ -50,7 +51,7 @@ impl Engine {
             let segments: Vec<i64> = parts.iter().flat_map(|(_, ingested)| ingested.segments()).copied().collect();
             upload.finish(&segments)?;
             let contents: Vec<Content> = parts.iter().map(|(_, ingested)| ingested.into()).collect();
-            self.send_manifest(&backup, &contents, upload)?;
+            self.send_manifest(backup.id, &contents, upload, |tx, name| backups::set_manifest(tx, backup.id, Some(name)))?;
             Ok(parts)
         })
     }
@@ -68,7 +69,7 @@ impl Engine {
         let part = part.ok_or(EngineError::Cancelled)?;
         running.progress.total.store(part.size as u64, Ordering::Relaxed);
         let workers = self.settings().workers;
-        let ingested = ingest::transfer(&self.store, home, map_id, workers, &running.progress, &running.cancel).map_err(|error| match error {
+        let ingested = ingest::transfer(&self.store, home, map_id, drop, workers, &running.progress, &running.cancel).map_err(|error| match error {
             EngineError::Corrupt { offset, reason } => EngineError::Told(format!("the snapshot is damaged at byte {offset}: {reason}")),
             error => error,
         })?;
@@ -84,7 +85,9 @@ impl Engine {
         let Some(repository_id) = backup.repository_id.filter(|_| parts.iter().all(|part| part.map_id.is_some())) else { return Ok(false) };
         let contents = parts.iter().map(|part| self.content(part)).collect::<Result<Vec<_>, _>>()?;
         let remote = self.remote(repository_id)?;
-        self.store.upload(&remote, &running.cancel, |upload| self.send_manifest(&backup, &contents, upload))?;
+        self.store.upload(&remote, &running.cancel, |upload| {
+            self.send_manifest(backup.id, &contents, upload, |tx, name| backups::set_manifest(tx, backup.id, Some(name)))
+        })?;
         Ok(true)
     }
 
@@ -202,6 +205,7 @@ impl Engine {
                     }
                 })?;
                 warn_of_changes(tx, &backup, &parts)?;
+                copies::order_wanted(tx, Some(backup_id), clock::now_ms())?;
                 prune(tx, &backup)?;
             }
             Ok(())

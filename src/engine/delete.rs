@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use rusqlite::Transaction;
 
 use super::{Engine, Running, orders};
-use crate::catalog::backups;
+use crate::catalog::{backups, copies};
 use crate::catalog::events::Severity;
 use crate::catalog::jobs::{self, Job};
 use crate::catalog::volume_backups;
@@ -15,7 +15,10 @@ use crate::store::{Store, StoreError};
 impl Engine {
     pub(super) fn run_delete(&self, job: &Job, running: &Running) {
         match self.db.write(|tx| remove(tx, job)) {
-            Ok(()) => self.maintenance.request(),
+            Ok(copies) => {
+                self.copies.cancel(job.backup_id.unwrap_or_default(), &copies);
+                self.maintenance.request();
+            }
             // Nothing is wrong with the backup, and deleting is what makes room: it goes as soon as it can be written.
             Err(error) if error.may_pass() => {
                 log::error!("backup {} cannot be deleted yet: {error}", job.backup_id.unwrap_or_default());
@@ -44,13 +47,16 @@ impl Engine {
     }
 }
 
-fn remove(tx: &Transaction, job: &Job) -> Result<(), StoreError> {
+/// Returns the copies that went with it.
+fn remove(tx: &Transaction, job: &Job) -> Result<Vec<i64>, StoreError> {
     let backup_id = job.backup_id.unwrap_or_default();
-    let Some(backup) = backups::by_id(tx, backup_id)? else { return Ok(()) };
+    let Some(backup) = backups::by_id(tx, backup_id)? else { return Ok(Vec::new()) };
     jobs::remove(tx, job.id)?;
     if backup.state != BackupState::Deleting {
-        return Ok(()); // an administrator has thought better of it
+        return Ok(Vec::new()); // an administrator has thought better of it
     }
+    let copies = copies::of_backup(tx, backup_id)?;
+    copies.iter().try_for_each(|copy| super::copies::remove(tx, copy))?;
     for part in volume_backups::parts(tx, backup_id)? {
         // Others may have been made of the same data.
         if let Some(map_id) = volume_backups::release_map(tx, &part)? {
@@ -64,5 +70,5 @@ fn remove(tx: &Transaction, job: &Job) -> Result<(), StoreError> {
     orders::log_backup(tx, &backup, "resource_backup_deletion_succeeded", Severity::Info, || {
         format!("A {} of {} has been deleted.", backup.kind.noun(), backup.subject)
     })?;
-    Ok(())
+    Ok(copies.iter().map(|copy| copy.id).collect())
 }

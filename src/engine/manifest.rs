@@ -1,10 +1,12 @@
 //! The manifest of a backup in a repository, which is written when all its data is there.
 
+use rusqlite::Transaction;
+
 use super::ingest::Ingested;
 use super::{Engine, EngineError};
-use crate::catalog::backups::{self, Backup};
 use crate::catalog::manifests;
 use crate::catalog::volume_backups::{self, Part};
+use crate::clock;
 use crate::store::format::Hash;
 use crate::store::{Store, Upload};
 
@@ -38,9 +40,17 @@ impl Engine {
         Ok(Content { size, chunk_size, hash, segments, stored: 0, objects })
     }
 
-    /// Stores the manifest of a backup whose data is all there. From then on another host can restore it.
-    pub(super) fn send_manifest(&self, backup: &Backup, contents: &[Content], upload: &Upload) -> Result<(), EngineError> {
-        let mut manifest = self.db.read(|c| manifests::of(c, backup.id))?;
+    /// Stores the manifest of a backup whose data is all there. From then on another host can restore it. `note` writes its name down
+    /// before it is there, so that it is found and removed if this fails. Returns the name.
+    pub(super) fn send_manifest(
+        &self,
+        backup_id: i64,
+        contents: &[Content],
+        upload: &Upload,
+        note: impl FnOnce(&Transaction, &str) -> rusqlite::Result<()>,
+    ) -> Result<String, EngineError> {
+        let mut manifest = self.db.read(|c| manifests::of(c, backup_id))?;
+        manifest.sent = clock::now_ms();
         manifest.stored = contents.iter().map(|content| content.stored).sum();
         for (volume, content) in manifest.volumes.iter_mut().zip(contents) {
             volume.size = content.size;
@@ -52,10 +62,10 @@ impl Engine {
             volume.segments = names.iter().map(|name| name.as_ref().map(|hash| hex(hash)).unwrap_or_default()).collect();
         }
         let body = serde_json::to_vec(&manifest).map_err(|e| EngineError::Told(format!("its manifest cannot be written: {e}")))?;
-        let name = name(&backup.uuid, &body);
-        // Before it is there: so it is found and removed if this fails.
-        self.db.write(|tx| backups::set_manifest(tx, backup.id, Some(&name)))?;
-        Ok(upload.put_last(&name, &body)?)
+        let name = name(&manifest.uuid, &body);
+        self.db.write(|tx| note(tx, &name))?;
+        upload.put_last(&name, &body)?;
+        Ok(name)
     }
 }
 

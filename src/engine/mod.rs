@@ -6,6 +6,7 @@
 //! bytes, such as a deletion, has a worker of its own, so that it never waits for a long backup of something else.
 
 mod clock_guard;
+pub mod copies;
 pub mod create;
 mod delete;
 pub mod emit;
@@ -132,6 +133,7 @@ pub struct Engine {
     hurry: Arc<AtomicBool>,
     /// Held by the one scrub that deals with damage.
     scrub_dealing: Mutex<()>,
+    pub copies: copies::Copies,
     space: space::Space,
 }
 
@@ -179,6 +181,7 @@ impl Engine {
             maintenance: maintenance::Maintenance::new(config.engine.maintenance_interval),
             hurry: Arc::default(),
             scrub_dealing: Mutex::default(),
+            copies: copies::Copies::default(),
             space: space::Space::default(),
         });
         engine.recover()?;
@@ -189,6 +192,8 @@ impl Engine {
         }
         let keeper = engine.clone();
         engine.spawn("maintenance", move || keeper.maintain())?;
+        let copier = engine.clone();
+        engine.spawn("copies", move || copier.keep_copies())?;
         Ok(engine)
     }
 
@@ -205,6 +210,7 @@ impl Engine {
             log_catalog("look for work", &error);
         }
         self.call_workers(&dispatch);
+        self.copies.wake();
     }
 
     /// Wakes those who sleep although there is something for them: each lane by itself, for one may have thousands of jobs.
@@ -254,6 +260,7 @@ impl Engine {
     pub fn begin_shutdown(&self) {
         self.dispatch().stopping = true;
         self.maintenance.stop();
+        self.copies.stop();
         self.space.stop();
         self.wake.iter().for_each(Condvar::notify_all);
     }

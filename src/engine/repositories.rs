@@ -1,16 +1,18 @@
 //! The repositories as the engine sees them: opened from the configuration, taken at the first use, tended after collections, and
 //! attached by a host that has lost its coffer.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rusqlite::Transaction;
 use serde_json::{Value, json};
 
 use super::ingest::Progress;
 use super::{Engine, EngineError, manifest};
+use crate::catalog::backups::Backup;
 use crate::catalog::manifests::{self, Manifest};
-use crate::catalog::{backups, repositories, volume_backups};
+use crate::catalog::{backups, copies, repositories, volume_backups};
 use crate::clock;
 use crate::config::Config;
 use crate::model::backup::BackupState;
@@ -44,12 +46,28 @@ pub fn places(config: &Config) -> Vec<Place> {
 }
 
 impl Engine {
-    /// These are the repositories from now on; backups that name none go to `default`, or into the coffer. Nothing is sent yet.
-    /// `names`: all of the configuration, those that cannot be opened among them, so that nothing goes elsewhere instead.
-    pub fn open_repositories(&self, names: &[&str], places: Vec<Place>, default: Option<&str>) -> rusqlite::Result<()> {
+    /// These are the repositories from now on, those that cannot be opened among them, so that nothing goes elsewhere instead; backups that
+    /// name none go to the default one, or into the coffer. Nothing is sent before somebody asks for it, or the configuration wants
+    /// copies there.
+    pub fn open_repositories(&self, places: Vec<Place>, configured: &BTreeMap<String, Settings>) -> rusqlite::Result<()> {
+        let default = configured.iter().find(|(_, settings)| settings.default).map(|(name, _)| name.as_str());
+        let now = clock::now_ms();
         let rows = self.db.write(|tx| {
-            let rows = names.iter().map(|name| repositories::ensure(tx, name, clock::now_ms())).collect::<Result<Vec<_>, _>>()?;
+            let rows = configured.keys().map(|name| repositories::ensure(tx, name, now)).collect::<Result<Vec<_>, _>>()?;
             repositories::set_default(tx, default)?;
+            repositories::clear_copies(tx)?;
+            for (name, settings) in configured.iter().filter(|(_, settings)| settings.copies.is_some()) {
+                repositories::ensure(tx, name, now)?;
+                repositories::set_copies(tx, name, &json!(settings.copies))?;
+            }
+            for copy in copies::unwanted(tx)? {
+                super::copies::remove(tx, &copy)?;
+                self.copies.forget(copy.id);
+            }
+            if configured.values().any(|settings| settings.copies.is_some()) {
+                copies::order_wanted(tx, None, now)?;
+            }
+            copies::hurry(tx)?;
             Ok::<_, rusqlite::Error>(rows)
         })?;
         let remote = |place: Place| {
@@ -58,6 +76,7 @@ impl Engine {
             Some(Remote::new(row.id, place.name, &*place.objects, place.connections, mark, self.hurry.clone()))
         };
         self.store.remotes.replace(places.into_iter().filter_map(remote));
+        self.copies.open();
         Ok(())
     }
 
@@ -112,7 +131,10 @@ impl Engine {
             let page = remote.list(manifest::PREFIX, &after)?;
             let Some(last) = page.last() else { break };
             after = last.name.clone();
-            let known: HashSet<String> = self.db.read(|c| backups::with_manifest(c, remote.id))?.into_iter().map(|(name, ..)| name).collect();
+            let known: HashSet<String> = self.db.read(|c| {
+                let backups = backups::with_manifest(c, remote.id)?.into_iter().map(|(name, ..)| name);
+                Ok::<_, rusqlite::Error>(backups.chain(copies::with_manifest(c, remote.id)?.into_iter().map(|(name, ..)| name)).collect())
+            })?;
             for object in page.iter().filter(|object| !known.contains(&object.name)) {
                 // A list may lag behind.
                 if !self.db.read(|c| Store::is_trash(c, remote.id, &object.name))? && remote.has_object(&object.name)? {
@@ -154,6 +176,8 @@ impl Engine {
             }
         }
         let gone = self.miss(&remote, &found)?;
+        self.db.write(|tx| copies::order_wanted(tx, None, clock::now_ms()))?;
+        self.copies.wake();
         log::info!(
             "repository {name}: {added} backups taken in, {known} known, {incomplete} incomplete, {gone} gone, {} objects unusable, {} lost",
             failed.len(),
@@ -171,6 +195,13 @@ impl Engine {
             if state == BackupState::Ready && !found.contains(&object) && !remote.has_object(&object)? {
                 let why = format!("repository {} has no object {object} any more: another host has deleted this backup", remote.name);
                 self.db.write(|tx| backups::mark_corrupt(tx, id, &why))?;
+                gone += 1;
+            }
+        }
+        for (object, id, whole) in self.db.read(|c| copies::with_manifest(c, remote.id))? {
+            if whole && !found.contains(&object) && !remote.has_object(&object)? {
+                let why = format!("repository {} has no object {object} any more: another host has deleted this copy", remote.name);
+                self.db.write(|tx| copies::lose(tx, id, &why, clock::now_ms()))?;
                 gone += 1;
             }
         }
@@ -219,18 +250,23 @@ impl Engine {
         // Nobody has looked at these backups since the host was lost. They must not go before somebody has.
         manifest.kept_until = manifest.kept_until.filter(|until| *until > now);
         Ok(self.db.write(|tx| {
-            if let Some(known) = backups::get(tx, &manifest.uuid)? {
+            let known = backups::get(tx, &manifest.uuid)?;
+            let mut of_copy = None;
+            if let Some(known) = known {
                 let parts = volume_backups::parts(tx, known.id)?;
                 let failed = known.state == BackupState::Erred && parts.iter().any(|part| part.map_id.is_none());
-                if !failed || known.repository_id != Some(remote.id) {
+                if is_unknown_copy(tx, &known, &manifest, remote.id)? {
+                    of_copy = Some(known);
+                } else if !failed || known.repository_id != Some(remote.id) {
                     return Ok(TakenIn::Known);
+                } else {
+                    // It was incomplete the last time, or nobody knew that its manifest had come through.
+                    parts.iter().try_for_each(|part| match volume_backups::release_map(tx, part)? {
+                        Some(map) => Store::delete_map(tx, map),
+                        None => Ok(()),
+                    })?;
+                    backups::delete(tx, known.id)?;
                 }
-                // It was incomplete the last time, or nobody knew that its manifest had come through.
-                parts.iter().try_for_each(|part| match volume_backups::release_map(tx, part)? {
-                    Some(map) => Store::delete_map(tx, map),
-                    None => Ok(()),
-                })?;
-                backups::delete(tx, known.id)?;
             }
             let mut maps = Vec::new();
             for (volume, named) in &volumes {
@@ -238,6 +274,9 @@ impl Engine {
                     Some((segments, hash)) => Store::adopt_map(tx, remote.id, adopted, volume.size, volume.chunk_size, segments, hash)?,
                     None => None,
                 });
+            }
+            if let Some(known) = of_copy {
+                return Ok(take_in_copy(tx, &known, &manifest, remote.id, object, maps, now)?);
             }
             let id = manifests::insert(tx, &manifest, remote.id, object, &maps, now)?;
             if maps.iter().all(Option::is_some) {
@@ -260,6 +299,47 @@ enum TakenIn {
     Known,
     /// It is in the catalog, but not all of its data is there.
     Incomplete,
+}
+
+/// A copy of a backup that the catalog has from elsewhere.
+fn take_in_copy(
+    tx: &Transaction,
+    known: &Backup,
+    manifest: &Manifest,
+    repository_id: i64,
+    object: &str,
+    maps: Vec<Option<i64>>,
+    now: i64,
+) -> Result<TakenIn, StoreError> {
+    let Some(maps) = maps.iter().copied().collect::<Option<Vec<i64>>>() else {
+        // What is left of it is of no use to a backup that has all its data elsewhere.
+        maps.into_iter().flatten().try_for_each(|map| Store::delete_map(tx, map))?;
+        Store::discard(tx, repository_id, object)?;
+        return Ok(TakenIn::Known);
+    };
+    let copy = copies::order(tx, known.id, Some(repository_id), now)?;
+    for (part, map) in volume_backups::parts(tx, known.id)?.iter().zip(maps) {
+        copies::add_volume(tx, copy, part.id, map)?;
+    }
+    copies::set_manifest(tx, copy, Some(object))?;
+    copies::finish(tx, copy, manifest.stored, now)?;
+    Ok(TakenIn::Known)
+}
+
+/// Has the manifest been written for a copy, of which nothing is known here, of this backup?
+fn is_unknown_copy(tx: &Transaction, known: &Backup, manifest: &Manifest, repository_id: i64) -> rusqlite::Result<bool> {
+    let copy = copies::at(tx, known.id, Some(repository_id))?;
+    if known.repository_id == Some(repository_id) || copy.is_some_and(|copy| copy.manifest.is_some()) {
+        return Ok(false);
+    }
+    let parts = volume_backups::parts(tx, known.id)?;
+    for (part, volume) in parts.iter().zip(&manifest.volumes) {
+        let Some(map_id) = part.map_id else { return Ok(false) };
+        if part.uuid != volume.uuid || Store::map_hash(tx, map_id)?.as_deref() != from_hex(&volume.hash).as_ref().map(|hash| &hash[..]) {
+            return Ok(false);
+        }
+    }
+    Ok(parts.len() == manifest.volumes.len() && known.state != BackupState::Deleting)
 }
 
 fn from_hex(text: &str) -> Option<Hash> {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::emit::emit;
 use super::places::{Reach, create_target, open_target};
 use super::{Engine, EngineError, Running, orders};
-use crate::catalog::backups;
+use crate::catalog::{backups, copies};
 use crate::catalog::events::Severity;
 use crate::catalog::instances;
 use crate::catalog::jobs::{self, Job, JobKind};
@@ -22,6 +22,7 @@ use crate::model::backup::{BackupKind, BackupState};
 use crate::model::instance::InstanceState;
 use crate::model::volume::VolumeState;
 use crate::source::Target;
+use crate::store::StoreError;
 
 /// Why a restore ended that an administrator has ended.
 const CANCELLED: &str = "cancelled by an administrator; what was restored so far is incomplete";
@@ -148,7 +149,24 @@ impl Engine {
 
     fn emit_part(&self, part: &Part, target: &Target, fresh: bool, running: &Running) -> Result<(), EngineError> {
         let map_id = part.map_id.ok_or_else(|| EngineError::Told(format!("volume {} of the backup has no data", part.position)))?;
-        emit(&self.store, map_id, target, fresh, self.settings().workers, &running.progress, &running.cancel)
+        let emit = |map_id| emit(&self.store, map_id, target, fresh, self.settings().workers, &running.progress, &running.cancel);
+        let before = running.progress.read.load(Ordering::Relaxed);
+        let error = match emit(map_id) {
+            Err(error @ (EngineError::Corrupt { .. } | EngineError::Store(StoreError::Repository(..)))) => error,
+            done => return done,
+        };
+        // What was written until then is right, wherever the rest comes from.
+        for (copy, map_id) in self.whole_copies(part)? {
+            log::warn!("{} cannot be read where it lies, so its copy in {} is taken: {error}", part.label(), copy.repository);
+            running.progress.read.store(before, Ordering::Relaxed);
+            match emit(map_id) {
+                Ok(()) => return self.note_use_of_copy(&copy, part, &error),
+                Err(EngineError::Cancelled) => return Err(EngineError::Cancelled),
+                Err(other @ (EngineError::Corrupt { .. } | EngineError::Store(_))) => log::warn!("nor can the copy in {}: {other}", copy.repository),
+                Err(other) => return Err(other),
+            }
+        }
+        Err(error)
     }
 
     fn finish_restore(&self, job: &Job, goal: &Goal, running: &Running) {
@@ -307,7 +325,10 @@ pub(super) fn fail(tx: &Transaction, job: &Job, reason: &str, corrupt: Option<&s
     }
     release(tx, job, "resource_backup_restoration_failed", Severity::Error, Some(&told))?;
     match corrupt {
-        Some(finding) => backups::mark_corrupt(tx, backup_id, finding)?,
+        Some(finding) => {
+            backups::mark_corrupt(tx, backup_id, finding)?;
+            copies::order_mending(tx, backup_id)?;
+        }
         None => backups::set_fail_reason(tx, backup_id, &told)?,
     }
     Ok(())

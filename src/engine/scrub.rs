@@ -307,6 +307,9 @@ impl Engine {
         let mut shares: BTreeMap<i64, Share> = BTreeMap::new();
         for places in concern.places.chunk_by(|a, b| a.map == b.map) {
             let parts = self.db.read(|c| volume_backups::of_map(c, places[0].map))?;
+            if let Some(place) = places.iter().find(|place| cure.lost.contains(&place.address)) {
+                self.break_off_copy(place.map, place.offset, &concern.bad[&place.address].reason)?;
+            }
             let corrupt: Vec<&Place> = places.iter().filter(|place| cure.lost.contains(&place.address)).collect();
             let whole: Vec<&Place> = places.iter().filter(|place| cure.healed.contains_key(&place.address)).collect();
             let corrupt = together(&corrupt, |place| concern.bad[&place.address].reason.clone());

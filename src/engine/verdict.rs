@@ -1,7 +1,9 @@
 //! What is known of stored data decides what its backup is called: damaged, or whole again. Both the check and the scrub say so here.
+//! What has a copy is mended from it (copies.rs).
 
 use super::{Engine, orders};
 use crate::catalog::backups::{self, Backup};
+use crate::catalog::copies;
 use crate::catalog::events::Severity;
 use crate::model::backup::BackupState;
 
@@ -9,16 +11,19 @@ impl Engine {
     /// A Ready backup that is not whole must not be called Ready any longer. `offset`: of the first damaged byte of this volume.
     pub fn mark_damaged(&self, backup: &Backup, volume: i64, offset: u64, reason: &str) -> rusqlite::Result<()> {
         let message = format!("the stored data is corrupt: volume {volume}, byte {offset}: {reason}");
-        self.db.write(|tx| {
+        let marked = self.db.write(|tx| {
             // One that is being deleted goes on to go.
             if backups::by_id(tx, backup.id)?.is_none_or(|now| now.state == BackupState::Deleting) {
                 return Ok(());
             }
             backups::mark_corrupt(tx, backup.id, &message)?;
+            copies::order_mending(tx, backup.id)?;
             orders::log_backup(tx, backup, "resource_backup_verification_failed", Severity::Error, || {
                 format!("A backup of {} has been found damaged: {message}", backup.subject)
             })
-        })
+        });
+        self.copies.wake();
+        marked
     }
 
     /// A later backup of the same data has mended what was damaged: it can be restored again.

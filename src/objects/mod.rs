@@ -23,7 +23,7 @@ use std::time::Duration;
 use credentials::Credentials;
 pub use error::ObjectError;
 pub use retry::Cancel;
-pub use settings::Settings;
+pub use settings::{Copies, Settings};
 pub use trial::{Step, try_out};
 
 use retry::Patience;

@@ -22,6 +22,8 @@ pub struct Settings {
     /// Backups go there that name no other place.
     #[serde(default)]
     pub default: bool,
+    /// Which backups that lie elsewhere are copied there; None: none.
+    pub copies: Option<Copies>,
     /// S3: the server. Swift: the account's URL, if it is not to be that of the catalog.
     pub endpoint: Option<String>,
     pub container: Option<String>,
@@ -65,6 +67,23 @@ pub struct Settings {
     /// How long what fails is tried again.
     #[serde(default = "defaults::patience_s")]
     pub patience_s: u64,
+}
+
+/// Which backups are meant.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged, expecting = "expected \"all\", \"scheduled\" or a list of places, such as [\"coffer\"]")]
+pub enum Copies {
+    Which(Which),
+    /// Those that lie in one of these places.
+    Of(Vec<String>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Which {
+    All,
+    /// Those that schedules have made.
+    Scheduled,
 }
 
 mod defaults {

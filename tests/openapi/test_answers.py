@@ -36,6 +36,7 @@ class World(Lab):
         self.kept = self.backup(self.vm, description="kept")
         self.cron = self.schedule(self.vm, timezone="Europe/Berlin")
         self.alone = self.back_up_volume()
+        self.finished(self.api.post("/ops/replicate/", {"to": "here", "backups": [self.kept["uuid"]]}))
 
     def back_up_volume(self):
         """A backup of a volume alone, as OpenStack's clients make it; its uuid."""
@@ -313,7 +314,11 @@ def the_administrators_part(world):
     assert [r["name"] for r in ok(api.get("/ops/repositories/"))] == ["here"]
     ok(api.get("/ops/repositories/here/"))
     assert len(world.finished(api.post("/ops/repositories/here/test/"))["result"]["steps"]) == 7
-    assert world.finished(api.post("/ops/repositories/here/attach/"))["result"]["added"] == 0
+    assert world.finished(api.post("/ops/repositories/here/attach/"))["result"]["known"] == 1
+    ok(api.post("/ops/replicate/", {"to": "nowhere"}), 400)
+    ok(api.post("/ops/replicate/", {"to": "here", "backups": ["x"]}), 404)
+    ok(api.post("/ops/replicate/", {"to": "coffer", "backups": [world.kept["uuid"]]}), 409)
+    assert world.finished(api.post("/ops/replicate/", {"to": "here", "backups": [world.kept["uuid"]]}))["result"]["copied"] == 1
     (pack,), = world.d.sql("SELECT min(id) FROM pack")
     (volume_map,), = world.d.sql("SELECT min(id) FROM volume_map")
     ok(api.get(f"/ops/inspect/?pack={pack}"))

@@ -19,6 +19,7 @@ def link_to(what, **more):
 
 # ---------------------------------------------------------------- representations
 
+COPY_STATES = ["waiting", "copying", "ready", "failed"]
 BACKUP_STATES = ["Ready", "Backing up", "Restoring", "Deleting", "Erred"]
 INSTANCE_STATES = [
     "Provisioning Scheduled", "Provisioning", "Online", "Offline", "Starting Scheduled", "Starting", "Stopping Scheduled",
@@ -170,6 +171,10 @@ SCHEMAS = {
         "progress": described(nullable(schema("Progress")), "While it is being made or restored."),
         "restorations": array(schema("Restoration")),
         "repository": text("Where its data lies: a repository of the configuration, or `coffer`."),
+        "copies": array(schema("CopyState"), description="Where else it is, or is to be."),
+    }),
+    "CopyState": fixed({
+        "repository": STRING, "state": choice(*COPY_STATES), "error_message": text("Why the last attempt failed; it is made again."),
     }),
     "BackupState": choice(*BACKUP_STATES),
     "RestoreStarted": fixed({"status": STRING, "instance": described(URL, "The new instance."), "instance_uuid": UUID}),
@@ -339,7 +344,18 @@ SCHEMAS = {
         "uuid": UUID, "kind": choice("volume", "snapshot"), "name": nullable(STRING), "description": nullable(STRING),
         "state": choice(*BACKUP_STATES), "error_message": STRING, "is_incremental": BOOLEAN, "volume_uuid": UUID, "volume_name": STRING,
         "project_uuid": UUID, "project_name": STRING, "created_at": TIME, "size_bytes": COUNT,
-        "stored_bytes": described(COUNT, "What its making added to the coffer."), "progress": nullable(schema("Progress")),
+        "stored_bytes": described(COUNT, "What its making added to the coffer."), "copies": array(schema("CopyState")),
+        "progress": nullable(schema("Progress")),
+    }),
+    "Copy": fixed({
+        "backup": UUID, "repository": text("The further place: a repository, or `coffer`."), "state": choice(*COPY_STATES),
+        "error_message": text("Why the last attempt failed."), "automatic": described(BOOLEAN, "The configuration wants it."), "created": TIME,
+        "finished": described(nullable(TIME), "Since when it is there."), "next_try": nullable(TIME),
+        "stored_bytes": described(COUNT, "What its making added there."), "progress": nullable(fixed(PROGRESS)),
+    }),
+    "ReplicateResult": fixed({
+        "copied": described(COUNT, "Those that are there, whether sent now or before."), "stored_bytes": described(COUNT, "What was added there."),
+        "failed": array(fixed({"backup": UUID, "error_message": STRING}), description="Those that are not; they are tried again."),
     }),
     "NewCredential": fixed({"id": UUID, "name": STRING, "secret": text("Shown this once.")}, description="Of an application credential."),
     "Volume": fixed({
@@ -352,10 +368,10 @@ SCHEMAS = {
     "TaskStarted": fixed({"task": COUNT}),
     "Task": fixed(
         {
-            "id": COUNT, "kind": choice("restore", "check", "scrub", "gc", "snapshot", "repository test", "repository attach"), "state": choice("running", "done", "failed"),
+            "id": COUNT, "kind": choice("restore", "check", "scrub", "gc", "snapshot", "repository test", "repository attach", "replicate"), "state": choice("running", "done", "failed"),
             "error_message": STRING, "progress": fixed(PROGRESS), "result": {"anyOf": [
                 {"type": "null"}, schema("RestoreResult"), schema("CheckResult"), schema("ScrubResult"), schema("GcResult"), schema("SnapshotResult"),
-                schema("RepositoryTestResult"), schema("AttachResult"),
+                schema("RepositoryTestResult"), schema("AttachResult"), schema("ReplicateResult"),
             ]},
         },
         description="Long work. The newest 100 are remembered, in memory.",
@@ -522,6 +538,10 @@ SCHEMAS = {
         "type": ["number", "null"], "minimum": 0, "maximum": 1,
         "description": "Packs with at least this part dead are rewritten; absent or 0: any that has a dead byte.",
     }}),
+    "ReplicateOrder": fields({
+        "to": text("A repository of the configuration, or `coffer`.", minLength=1, maxLength=64),
+        "backups": {"type": ["array", "null"], "items": text(minLength=1, maxLength=36), "description": "Their uuids; absent or null: all that are Ready."},
+    }, ["to"]),
     "SpaceOrder": fields({"backups": array(text(minLength=1, maxLength=36), minItems=1, maxItems=10_000, description="Their uuids.")}, ["backups"]),
     "SnapshotOrder": fields({"path": text("Absolute; must not exist.", minLength=1, maxLength=4096)}, ["path"]),
 }
@@ -859,6 +879,11 @@ def paths():
               description="A small object is put there, read, listed and deleted. A failed task tells what is wrong, and what to do.")
     operation("post", "/ops/repositories/{name}/attach/", "attachRepository", "Take a repository over", (202, "TaskStarted"), [403, 404],
               params=[named], description="Whoever wrote to it before may do so no more. All backups in it are in the catalog afterwards.")
+    operation("get", "/ops/copies/", "listCopies", "List copies of backups", (200, array(schema("Copy")), "X-Result-Count", "Link"), [403, 404],
+              params=["page", "page_size", filter_("repository", "Only those in this place.")])
+    operation("post", "/ops/replicate/", "replicate", "Keep backups in a further place too", (202, "TaskStarted"), [403, 404, 409],
+              body="ReplicateOrder", description="Only what is not there is sent. The task ends when all are there or have failed once; what failed is tried "
+              "again by itself. 409 for snapshots, for what is not Ready, and for what lies there already.")
     operation("get", "/ops/tokens/", "listTokens", "List tokens", (200, array(schema("Token")), "X-Result-Count"), [403],
               params=[filter_("user", "Only those of this user name.")])
     operation("post", "/ops/tokens/", "createToken", "Make a token", (201, "NewToken"), [403], body="NewTokenOrder")

@@ -1,6 +1,7 @@
 //! `/ops/`: what the administrator of the host does and the dialects have no words for. Staff only; conventions and error
 //! shapes are Waldur's. Long work answers 202 with a task to ask about.
 
+mod copies;
 mod inspect;
 mod repositories;
 mod space;
@@ -37,6 +38,8 @@ fn route(context: &Context, rest: &[&str]) -> ApiResult {
         ["stats"] => context.methods(&[("GET", &|| stats(context))]),
         ["space", rest @ ..] => space::route(context, rest),
         ["inspect"] => context.methods(&[("GET", &|| inspect::inspect(context))]),
+        ["copies"] => context.methods(&[("GET", &|| copies::list(context))]),
+        ["replicate"] => context.methods(&[("POST", &|| copies::replicate(context))]),
         ["repositories", rest @ ..] => repositories::route(context, rest),
         ["tokens", rest @ ..] => tokens::route(context, rest),
         ["users", user, rest @ ..] => users::route(context, user, rest),

@@ -76,6 +76,7 @@ fn to_json(context: &Context, c: &rusqlite::Connection, backup: &VolumeBackup) -
         "created_at": timestamp(backup.created),
         "size_bytes": backup.size,
         "stored_bytes": backup.stored,
+        "copies": super::copies::of_backup(context, c, backup.backup_id)?,
         "progress": running.map(|running| running.to_json()),
     }))
 }

@@ -246,6 +246,8 @@ pub struct View<'b> {
     restorations: Vec<Value>,
     /// Where its data lies.
     repository: &'b str,
+    /// Where else it is or is to be.
+    copies: Vec<Value>,
 }
 
 pub fn view<'b>(context: &Context, backup: &'b Backup) -> View<'b> {
@@ -276,7 +278,22 @@ pub fn view<'b>(context: &Context, backup: &'b Backup) -> View<'b> {
         progress: running.map(|running| running.to_json()),
         restorations: restorations(context, &backup.restorations),
         repository: &backup.repository,
+        copies: copies(context, &backup.copies),
     }
+}
+
+fn copies(context: &Context, stored: &str) -> Vec<Value> {
+    if stored == "[]" {
+        return Vec::new();
+    }
+    let mut rows: Vec<Value> = serde_json::from_str(stored).unwrap_or_default();
+    for row in rows.iter_mut().filter_map(Value::as_object_mut) {
+        let id = row.remove("id").and_then(|id| id.as_i64());
+        if row["state"] != "ready" && id.is_some_and(|id| context.app.engine.copies.running(id).is_some()) {
+            row.insert("state".into(), json!("copying"));
+        }
+    }
+    rows
 }
 
 /// The stored JSON as it is; only staff see user_data, which often holds secrets.

@@ -7,7 +7,7 @@ use super::{Refusal, begin_restore, delete, fits, log_backup};
 use crate::catalog::backups::{self, Backup, NewBackup};
 use crate::catalog::events::Severity;
 use crate::catalog::jobs::{self, JobKind};
-use crate::catalog::{new_uuid, repositories};
+use crate::catalog::{copies, new_uuid, repositories};
 use crate::catalog::volume_backups::{self, Face, NewVolumeBackup, VolumeBackup, ZONE};
 use crate::catalog::volumes::{self, NewVolume, Volume};
 use crate::clock;
@@ -83,6 +83,7 @@ pub fn back_up_volume(tx: &Transaction, order: &VolumeBackupOrder) -> Result<Vol
         (_, Some(map_id)) if repository_id.is_none() && Store::map_repository(tx, map_id)? == Some(0) => {
             volume_backups::complete(tx, id, map_id, 0, 0)?;
             backups::complete(tx, backup_id, 0, now)?;
+            copies::order_wanted(tx, Some(backup_id), now)?;
             logged(tx, backup_id, "resource_backup_creation_succeeded", "has been created")?;
         }
         // Elsewhere it has to be stored once more, and not from the volume, which may have changed since.
@@ -271,6 +272,7 @@ pub fn import(tx: &Transaction, record: &ImportedBackup) -> Result<VolumeBackup,
         Some((map_id, ..)) => {
             volume_backups::complete(tx, id, map_id, 0, record.objects)?;
             backups::complete(tx, backup_id, 0, now)?;
+            copies::order_wanted(tx, Some(backup_id), now)?;
             logged(tx, backup_id, "resource_backup_creation_succeeded", "has been imported")?;
         }
         None => {
