@@ -108,6 +108,14 @@ pub fn with_manifest(connection: &Connection, repository_id: i64) -> rusqlite::R
         .collect()
 }
 
+/// Places (0: the coffer) of copies that are not there yet, each with when the first of them was promised: attempts may have stored a part.
+pub fn unfinished(connection: &Connection) -> rusqlite::Result<Vec<(i64, i64)>> {
+    connection
+        .prepare_cached("SELECT ifnull(repository_id, 0), min(created) FROM copy WHERE finished IS NULL GROUP BY repository_id")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
 /// Promises a copy that somebody asks for, to be made at once, and returns its id. One that is there stays.
 pub fn order(connection: &Connection, backup_id: i64, repository_id: Option<i64>, now: i64) -> rusqlite::Result<i64> {
     connection

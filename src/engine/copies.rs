@@ -1,11 +1,10 @@
 //! Copies of backups in further places. They are made one after the other by a thread of its own, so that no backup and no restore waits for
 //! one; what is promised stands in the catalog (catalog/copies.rs), and an attempt that fails is made again later. What was sent before is
-//! not sent again, because the other place knows it by then.
+//! not sent again, because the other place knows it by then, and no collection takes it before the copy is finished.
 //!
 //! A copy is whole or not there: maps of its volumes, and in a repository a manifest of its own, so that this place alone gives the backup back.
 //! It never changes what its backup is called, except that a damaged backup is mended from it.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +22,7 @@ use crate::catalog::events::Severity;
 use crate::catalog::volume_backups::{self, Part};
 use crate::clock;
 use crate::model::backup::BackupState;
-use crate::store::{Hold, Home, Store, StoreError};
+use crate::store::{Home, Store, StoreError};
 
 /// How often the queue is looked at even if nobody has called.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
@@ -44,9 +43,6 @@ struct State {
     stopping: bool,
     wanted: bool,
     running: Option<Arc<Copying>>,
-    /// What failed attempts have sent, so that no collection takes it before the next one: by copy, then by part of the backup. A
-    /// restart forgets it, but begins with the next attempt.
-    kept: HashMap<i64, HashMap<i64, Hold>>,
 }
 
 /// A copy that is being made, or mended from.
@@ -55,8 +51,6 @@ pub struct Copying {
     backup_id: i64,
     pub progress: Progress,
     cancel: Arc<AtomicBool>,
-    /// By part.
-    holds: Mutex<HashMap<i64, Hold>>,
 }
 
 impl Copies {
@@ -76,9 +70,8 @@ impl Copies {
         self.wake();
     }
 
-    /// A backup is gone, with these copies.
-    pub(super) fn cancel(&self, backup_id: i64, copies: &[i64]) {
-        copies.iter().for_each(|id| self.forget(*id));
+    /// A backup is gone, with its copies.
+    pub(super) fn cancel(&self, backup_id: i64) {
         if let Some(running) = self.state().running.as_ref().filter(|running| running.backup_id == backup_id) {
             running.cancel.store(true, Ordering::Relaxed);
         }
@@ -101,7 +94,7 @@ impl Copies {
     }
 
     fn begin(&self, copy: &Copy) -> Option<Arc<Copying>> {
-        let copying = Copying { copy_id: copy.id, backup_id: copy.backup_id, progress: Progress::default(), cancel: Arc::default(), holds: Mutex::default() };
+        let copying = Copying { copy_id: copy.id, backup_id: copy.backup_id, progress: Progress::default(), cancel: Arc::default() };
         let mut state = self.state();
         if state.stopping {
             return None;
@@ -110,25 +103,8 @@ impl Copies {
         state.running.clone()
     }
 
-    fn end(&self, failed: bool) {
-        let mut state = self.state();
-        let Some(ended) = state.running.take() else { return };
-        if !failed {
-            state.kept.remove(&ended.copy_id);
-            return;
-        }
-        let kept = state.kept.entry(ended.copy_id).or_default();
-        for (part, hold) in ended.holds.lock().unwrap_or_else(PoisonError::into_inner).drain() {
-            // An attempt that failed sooner has found less.
-            if kept.get(&part).is_none_or(|before| before.weight() <= hold.weight()) {
-                kept.insert(part, hold);
-            }
-        }
-    }
-
-    /// It is not wanted any more.
-    pub(super) fn forget(&self, copy_id: i64) {
-        self.state().kept.remove(&copy_id);
+    fn end(&self) {
+        self.state().running = None;
     }
 
     fn is_stopping(&self) -> bool {
@@ -195,10 +171,7 @@ impl Engine {
         if let Err(error) = &outcome {
             self.put_copy_off(copy, error);
         }
-        self.copies.end(outcome.is_err());
-        if let Ok(None) = self.db.read(|c| copies::by_id(c, copy.id)) {
-            self.copies.forget(copy.id);
-        }
+        self.copies.end();
         self.note_activity();
     }
 
@@ -256,8 +229,7 @@ impl Engine {
         let workers = self.settings().workers;
         let transfer = |part: &Part| {
             let map_id = part.map_id.ok_or_else(|| EngineError::Told("the backup has no data".into()))?;
-            let keep = |hold| drop(copying.holds.lock().unwrap_or_else(PoisonError::into_inner).insert(part.id, hold));
-            let ingested = ingest::transfer(&self.store, home, map_id, keep, workers, &copying.progress, &copying.cancel)?;
+            let ingested = ingest::transfer(&self.store, home, map_id, workers, &copying.progress, &copying.cancel)?;
             Ok((part.clone(), ingested))
         };
         parts.iter().map(transfer).collect()
@@ -329,13 +301,13 @@ impl Engine {
                 continue;
             }
             let workers = self.settings().workers;
-            let transfer = |home| ingest::transfer(&self.store, home, from, drop, workers, &copying.progress, &copying.cancel);
+            let transfer = |home| ingest::transfer(&self.store, home, from, workers, &copying.progress, &copying.cancel);
             let ingested = match backup.repository_id {
                 None => transfer(Home::Coffer)?,
                 Some(repository_id) => {
                     let remote = self.remote(repository_id)?;
                     self.store.upload(&remote, &copying.cancel, |upload| {
-                        let ingested = ingest::transfer(&self.store, Home::Repository(upload), from, drop, workers, &copying.progress, &copying.cancel)?;
+                        let ingested = ingest::transfer(&self.store, Home::Repository(upload), from, workers, &copying.progress, &copying.cancel)?;
                         upload.finish(ingested.segments())?;
                         Ok::<_, EngineError>(ingested)
                     })?

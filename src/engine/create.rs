@@ -69,7 +69,7 @@ impl Engine {
         let part = part.ok_or(EngineError::Cancelled)?;
         running.progress.total.store(part.size as u64, Ordering::Relaxed);
         let workers = self.settings().workers;
-        let ingested = ingest::transfer(&self.store, home, map_id, drop, workers, &running.progress, &running.cancel).map_err(|error| match error {
+        let ingested = ingest::transfer(&self.store, home, map_id, workers, &running.progress, &running.cancel).map_err(|error| match error {
             EngineError::Corrupt { offset, reason } => EngineError::Told(format!("the snapshot is damaged at byte {offset}: {reason}")),
             error => error,
         })?;

@@ -15,8 +15,8 @@ use crate::store::{Store, StoreError};
 impl Engine {
     pub(super) fn run_delete(&self, job: &Job, running: &Running) {
         match self.db.write(|tx| remove(tx, job)) {
-            Ok(copies) => {
-                self.copies.cancel(job.backup_id.unwrap_or_default(), &copies);
+            Ok(()) => {
+                self.copies.cancel(job.backup_id.unwrap_or_default());
                 self.maintenance.request();
             }
             // Nothing is wrong with the backup, and deleting is what makes room: it goes as soon as it can be written.
@@ -47,16 +47,14 @@ impl Engine {
     }
 }
 
-/// Returns the copies that went with it.
-fn remove(tx: &Transaction, job: &Job) -> Result<Vec<i64>, StoreError> {
+fn remove(tx: &Transaction, job: &Job) -> Result<(), StoreError> {
     let backup_id = job.backup_id.unwrap_or_default();
-    let Some(backup) = backups::by_id(tx, backup_id)? else { return Ok(Vec::new()) };
+    let Some(backup) = backups::by_id(tx, backup_id)? else { return Ok(()) };
     jobs::remove(tx, job.id)?;
     if backup.state != BackupState::Deleting {
-        return Ok(Vec::new()); // an administrator has thought better of it
+        return Ok(()); // an administrator has thought better of it
     }
-    let copies = copies::of_backup(tx, backup_id)?;
-    copies.iter().try_for_each(|copy| super::copies::remove(tx, copy))?;
+    copies::of_backup(tx, backup_id)?.iter().try_for_each(|copy| super::copies::remove(tx, copy))?;
     for part in volume_backups::parts(tx, backup_id)? {
         // Others may have been made of the same data.
         if let Some(map_id) = volume_backups::release_map(tx, &part)? {
@@ -70,5 +68,5 @@ fn remove(tx: &Transaction, job: &Job) -> Result<Vec<i64>, StoreError> {
     orders::log_backup(tx, &backup, "resource_backup_deletion_succeeded", Severity::Info, || {
         format!("A {} of {} has been deleted.", backup.kind.noun(), backup.subject)
     })?;
-    Ok(copies.iter().map(|copy| copy.id).collect())
+    Ok(())
 }

@@ -11,7 +11,7 @@ use super::EngineError;
 use crate::source::{Buffer, Source};
 use crate::store::codec::{self, Base, Encoder};
 use crate::store::format::{Address, CHUNK_SIZE, Encoding, Hash, ZERO_HASH};
-use crate::store::{Hold, Home, Ingest, Same, Sealed, Step, Store, StoreError, Writer};
+use crate::store::{Home, Ingest, Same, Sealed, Step, Store, StoreError, Writer};
 
 /// Bytes read at once. Larger reads are not faster, smaller ones cost more time in the kernel.
 const SPAN: u64 = 1 << 20;
@@ -123,13 +123,11 @@ pub fn ingest(
     Ok(Ingested { sealed: ingest.seal(finished), modified })
 }
 
-/// The same for a volume that is stored already, by its map: what the other place has not is stored there. `keep` gets what keeps it
-/// safe there beyond a failure.
+/// The same for a volume that is stored already, by its map: what the other place has not is stored there.
 pub fn transfer(
     store: &Store,
     home: Home,
     map_id: i64,
-    keep: impl FnOnce(Hold),
     workers: usize,
     progress: &Progress,
     cancel: &AtomicBool,
@@ -139,7 +137,7 @@ pub fn transfer(
         progress.new.fetch_add(step.new, Ordering::Relaxed);
         progress.stored.fetch_add(step.stored, Ordering::Relaxed);
     };
-    Ok(Ingested { sealed: store.transfer(map_id, home, keep, workers, &count, cancel)?, modified: false })
+    Ok(Ingested { sealed: store.transfer(map_id, home, workers, &count, cancel)?, modified: false })
 }
 
 /// A span to be read.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use crate::catalog::backups;
+use crate::catalog::{backups, copies};
 use crate::clock;
 use crate::store::{GcOptions, GcReport, StoreError};
 
@@ -113,10 +113,13 @@ impl Engine {
 
     /// One pass; waits for one that is already running.
     pub fn collect_garbage(&self, dead_fraction: f32, cancel: &AtomicBool) -> Result<GcReport, StoreError> {
-        // What a backup that failed has sent already, the next one need not send again; unless nothing is to be left.
+        // What a backup or a copy that failed has sent already, the next try need not send again; unless nothing is to be left.
         let spared = match dead_fraction {
             0.0 => Vec::new(),
-            _ => self.db.read(|c| backups::failed_uploads(c, clock::now_ms() - KEPT_UPLOADS_MS))?,
+            _ => self.db.read(|c| {
+                let failed = backups::failed_uploads(c, clock::now_ms() - KEPT_UPLOADS_MS)?;
+                Ok::<_, StoreError>([failed, copies::unfinished(c)?].concat())
+            })?,
         };
         self.store.gc(&GcOptions { dead_fraction, pause: PAUSE, cancel, spared })
     }

@@ -62,7 +62,6 @@ impl Engine {
             }
             for copy in copies::unwanted(tx)? {
                 super::copies::remove(tx, &copy)?;
-                self.copies.forget(copy.id);
             }
             if configured.values().any(|settings| settings.copies.is_some()) {
                 copies::order_wanted(tx, None, now)?;

@@ -10,7 +10,7 @@ use super::path_tests::Bench;
 use super::EngineError;
 use crate::objects::{Cancel, Listed, ObjectError, Objects};
 use crate::store::format::{CHUNK_SIZE, Hash, PACK_BYTES};
-use crate::store::{Adopted, Depth, GcOptions, Hold, Home, Mark, Remote, Store, StoreError};
+use crate::store::{Adopted, Depth, GcOptions, Home, Mark, Remote, Store, StoreError};
 
 const CHUNK: usize = CHUNK_SIZE as usize;
 const ID: i64 = 7;
@@ -153,12 +153,8 @@ impl Host {
 
     /// Stores what a map has in the cloud too.
     fn try_copy(&self, map: i64) -> Result<i64, EngineError> {
-        self.try_copy_and_keep(map, &mut None)
-    }
-
-    fn try_copy_and_keep(&self, map: i64, kept: &mut Option<Hold>) -> Result<i64, EngineError> {
         let copied = self.bench.store.upload(&self.remote, &Arc::default(), |upload| {
-            let copied = transfer(&self.bench.store, Home::Repository(upload), map, |hold| *kept = Some(hold), 3, &Progress::default(), &AtomicBool::new(false))?;
+            let copied = transfer(&self.bench.store, Home::Repository(upload), map, 3, &Progress::default(), &AtomicBool::new(false))?;
             upload.finish(copied.segments())?;
             Ok::<_, EngineError>(copied)
         })?;
@@ -166,7 +162,7 @@ impl Host {
     }
 
     fn copy_here(&self, map: i64) -> Result<Ingested, EngineError> {
-        transfer(&self.bench.store, Home::Coffer, map, drop, 3, &Progress::default(), &AtomicBool::new(false))
+        transfer(&self.bench.store, Home::Coffer, map, 3, &Progress::default(), &AtomicBool::new(false))
     }
 
     fn back_up(&self, bytes: &[u8]) -> i64 {
@@ -499,7 +495,7 @@ fn what_is_stored_here_goes_to_the_repository_without_its_source() {
     assert!(host.bench.number(DELTAS) > 0);
     let progress = Progress::default();
     let copied = host.bench.store.upload(&host.remote, &Arc::default(), |upload| {
-        let copied = transfer(&host.bench.store, Home::Repository(upload), second, drop, 3, &progress, &AtomicBool::new(false))?;
+        let copied = transfer(&host.bench.store, Home::Repository(upload), second, 3, &progress, &AtomicBool::new(false))?;
         upload.finish(copied.segments())?;
         Ok::<_, EngineError>(copied)
     });
@@ -741,23 +737,4 @@ fn a_panic_while_a_pack_is_sent_ends_the_backup_and_no_later_one() {
     assert!(attempt.is_err());
     let map = host.back_up(&bytes);
     host.assert_restores(map, &bytes);
-}
-
-#[test]
-fn what_was_sent_before_a_failure_is_not_collected_before_the_next_try() {
-    let cloud = Cloud::default();
-    let host = Host::taking(&cloud, "one", false);
-    let bytes = random(1, 400);
-    let map = host.bench.back_up(&bytes);
-    cloud.0.failing_from.store(cloud.uploads() + 6, Ordering::SeqCst);
-    let mut kept = None;
-    host.try_copy_and_keep(map, &mut kept).err().unwrap();
-    assert!(kept.as_ref().unwrap().weight() > 0);
-    cloud.0.failing_from.store(0, Ordering::SeqCst);
-    host.collect();
-    let copy = host.try_copy(map).unwrap();
-    assert_eq!(cloud.names("packs/").len(), 400usize.div_ceil(PACK_BYTES / CHUNK), "nothing is sent twice");
-    drop(kept);
-    host.collect();
-    host.assert_restores(copy, &bytes);
 }

@@ -337,8 +337,7 @@ impl Engine {
         let mut disks = Disks { engine: self, open: HashMap::new(), parts: HashMap::new(), buffer: None };
         for place in &concern.places {
             let bad = &concern.bad[&place.address];
-            // What is in a repository must be there as a whole: the next backup sends it again.
-            if cure.healed.contains_key(&place.address) || self.store.is_far(place.address)? {
+            if cure.healed.contains_key(&place.address) {
                 continue;
             }
             if cancel.load(Ordering::Relaxed) {

@@ -2,7 +2,7 @@
 //! two at a time, so that a transaction is short and everything below a segment is there before the segment is.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{MAIN_DB, OptionalExtension, Transaction, params};
 
@@ -27,7 +27,7 @@ const CHECKPOINT_BYTES: u64 = 4 * PACK_BYTES as u64;
 pub struct Ingest<'a> {
     store: &'a Store,
     home: Home<'a>,
-    pub(super) lease: Arc<Lease>,
+    pub(super) lease: Lease,
     /// Chunks in packs that are not committed yet.
     pending: Mutex<HashMap<Hash, Address>>,
     bases: Bases<'a>,
@@ -70,7 +70,7 @@ impl<'a> Ingest<'a> {
     pub(super) fn new(store: &'a Store, home: Home<'a>, previous: Option<i64>) -> Result<Ingest<'a>, StoreError> {
         let previous = previous.map(|map| Previous::open(store, map, home.repository())).transpose()?.flatten();
         let bases = previous.map_or_else(|| Bases::Neighbours(Neighbours::new()), Bases::Previous);
-        Ok(Ingest { store, home, lease: Arc::new(Lease::new(&store.state)), pending: Mutex::default(), bases })
+        Ok(Ingest { store, home, lease: Lease::new(&store.state), pending: Mutex::default(), bases })
     }
 
     fn entry_at(&self, address: Address) -> Result<Option<Entry>, StoreError> {
@@ -189,24 +189,9 @@ impl<'a> Ingest<'a> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps what this work has found or stored safe beyond its end, for another try.
-    pub fn keep(&self) -> Hold {
-        Hold(self.lease.clone())
-    }
-
     /// Ends the work with what [`Writer::finish`] returned, keeping the lease.
     pub fn seal(self, finished: Finished) -> Sealed {
         Sealed { finished, repository: self.home.repository(), _lease: self.lease }
-    }
-}
-
-/// What some work has found or stored, safe from garbage collection until it is dropped.
-pub struct Hold(Arc<Lease>);
-
-impl Hold {
-    /// How much that is, to be compared with another one's.
-    pub fn weight(&self) -> usize {
-        self.0.weight()
     }
 }
 
@@ -221,7 +206,7 @@ pub enum Same {
 pub struct Sealed {
     finished: Finished,
     repository: i64,
-    _lease: Arc<Lease>,
+    _lease: Lease,
 }
 
 pub struct Finished {

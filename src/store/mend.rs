@@ -148,11 +148,6 @@ impl Store {
         }
     }
 
-    /// Does this chunk lie in a repository?
-    pub fn is_far(&self, address: Address) -> Result<bool, StoreError> {
-        Ok(self.db.read(|c| c.prepare_cached("SELECT 1 FROM pack_toc WHERE id = ?1 AND repository <> 0")?.exists([address.pack()]))?)
-    }
-
     /// Begins to store damaged chunks anew.
     pub fn mender(&self) -> Result<Mender<'_>, StoreError> {
         let encoder = Encoder::new().map_err(StoreError::Codec)?;

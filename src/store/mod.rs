@@ -43,7 +43,7 @@ pub use check::{MapReport, report};
 pub use adopt::Adopted;
 pub use fence::Mark;
 pub use gc::{GcOptions, GcReport};
-pub use intake::{Finished, Hold, Home, Ingest, Same, Sealed, Writer};
+pub use intake::{Finished, Home, Ingest, Same, Sealed, Writer};
 pub use mend::{Concern, Place};
 pub use read::{Corrupt, LARGEST_CHUNK};
 pub use remote::{Remote, Remotes};

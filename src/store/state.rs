@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::format::{Address, Hash, SEGMENT_CHUNKS};
+use super::format::{Address, Hash};
 use super::index::Index;
 use super::slots::{Pack, Slots};
 
@@ -119,12 +119,6 @@ impl Lease {
         if let Some(hold) = state.holds.get_mut(&self.id) {
             hold.segments.extend(ids);
         }
-    }
-
-    /// How many chunks and segments are held.
-    pub(super) fn weight(&self) -> usize {
-        let state = self.state.lock();
-        state.holds.get(&self.id).map_or(0, |hold| hold.segments.len() * SEGMENT_CHUNKS + hold.chunks.values().map(Vec::len).sum::<usize>())
     }
 
     /// The chunks held for the volume's segments before this place are held by their stored segments now.

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::codec::{Decoder, Encoder};
 use super::format::{Address, Encoding, Hash, SEGMENT_CHUNKS};
-use super::intake::{Finished, Hold, Home, Ingest, Sealed, Writer};
+use super::intake::{Finished, Home, Ingest, Sealed, Writer};
 use super::read::{Corrupt, Fetched, MapReader, Plan, ReadError, WINDOW_BYTES, Wanted, What, damaged_base, fetch};
 use super::{Store, StoreError};
 
@@ -30,12 +30,12 @@ pub struct Step {
 
 impl Store {
     /// Stores a volume that is stored already at another place, with this many threads beside the calling one. The first damaged
-    /// chunk that is not there yet ends it; what was stored until then is found again by the next try, if `keep` has kept it.
+    /// chunk that is not there yet ends it; what was stored until then is found again by the next try, unless a
+    /// collection has taken it.
     pub fn transfer(
         &self,
         map_id: i64,
         home: Home,
-        keep: impl FnOnce(Hold),
         workers: usize,
         progress: &dyn Fn(Step),
         cancel: &AtomicBool,
@@ -45,7 +45,6 @@ impl Store {
             return Err(ReadError::Corrupt(corrupt));
         }
         let ingest = self.begin(home, None)?;
-        keep(ingest.keep());
         let finished = std::thread::scope(|scope| {
             let (work, to_do) = bounded::<Work>(AHEAD);
             let (finished, done) = bounded::<Result<Done, ReadError>>(AHEAD);

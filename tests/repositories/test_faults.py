@@ -158,17 +158,14 @@ def test_a_lost_pack_costs_the_backups_that_need_it_and_no_later_one(site, table
 
 
 @pytest.mark.fault("store: a pack is lost, and the scrub finds it")
-@pytest.mark.parametrize("disk_is", ["another", "the same"])
-def test_a_scrub_finds_a_lost_pack_and_no_backup_stays_ready(disk_is, site, table, proxy, bucket, rescue):
-    """What the disk still has was stored in the coffer instead, where no other host finds it."""
+def test_a_scrub_finds_a_lost_pack_and_no_backup_stays_ready(site, table, proxy, bucket, rescue):
     lab = site({"r": table()}, [proxy])
     machine, saved = lab.raw(10)
     first = lab.backup(machine, repository="r")
     lost = bucket.names("packs/")[0]
     bucket.delete(lost)
     disk = lab.volume_files(machine)[0]
-    if disk_is == "another":
-        disk.write_bytes(b"\1" * saved.stat().st_size)
+    disk.write_bytes(b"\1" * saved.stat().st_size)
     assert f"cannot be restored whole: {first['uuid']}" in lab.run("scrub", code=1)
     lab.erred(first, lost)
     disk.write_bytes(saved.read_bytes())
@@ -177,6 +174,22 @@ def test_a_scrub_finds_a_lost_pack_and_no_backup_stays_ready(disk_is, site, tabl
     other = rescue()
     assert other.attached["incomplete"] == 0
     other.assert_restores(other.waldur(again), saved)
+
+
+@pytest.mark.fault("store: a pack is lost, and the scrub stores it anew from the live volume")
+def test_what_a_scrub_mends_of_a_repository_lies_there_and_not_in_the_coffer(site, table, proxy, bucket, rescue):
+    """It was stored in the coffer, where no other host finds it."""
+    lab = site({"r": table()}, [proxy])
+    machine, saved = lab.raw(10)
+    first = lab.backup(machine, repository="r")
+    bucket.delete(bucket.names("packs/")[0])
+    assert "were stored anew" in lab.run("scrub", code=1)
+    assert lab.run("scrub")["result"]["corrupt"] == []
+    lab.assert_restores(first, saved)
+    lab.collect()
+    other = rescue()
+    assert other.attached["incomplete"] == 0
+    other.assert_restores(other.waldur(first), saved)
 
 
 @pytest.mark.fault("store: a list of chunks is lost")
