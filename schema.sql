@@ -25,6 +25,7 @@ CREATE TABLE pack_toc (
 ) STRICT;
 CREATE INDEX pack_toc_deltas ON pack_toc(id) WHERE format = 2;
 CREATE INDEX pack_toc_staged ON pack_toc(repository, id) WHERE staged;
+CREATE UNIQUE INDEX pack_toc_object ON pack_toc(object, repository) WHERE object IS NOT NULL;
 
 -- When each pack was written, or last read again and compared with its hashes. Without an index on at: the scrub looks through
 -- all rows once in many packs, which takes milliseconds, and an index would cost one more page with each pack.
@@ -45,6 +46,7 @@ CREATE TABLE segment (
     staged INTEGER NOT NULL DEFAULT 0,       -- 1: it is still to be uploaded, for the first time or because it lists other addresses
     UNIQUE (hash, repository)
 ) STRICT;
+CREATE UNIQUE INDEX segment_object ON segment(object, repository) WHERE object IS NOT NULL;
 
 -- One volume at one instant: the ordered list of its segments.
 CREATE TABLE volume_map (

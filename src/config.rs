@@ -332,7 +332,7 @@ impl Checker {
             engine: self.engine(file.engine, surroundings.cores)?,
             scrub: self.scrub(file.scrub)?,
             auth: self.auth(file.auth, &http)?,
-            repositories: self.repositories(file.repositories)?,
+            repositories: self.repositories(file.repositories, &state_directory)?,
             http,
             state_directory,
         })
@@ -408,7 +408,7 @@ impl Checker {
         })
     }
 
-    fn repositories(&self, tables: BTreeMap<String, objects::Settings>) -> Result<BTreeMap<String, objects::Settings>, ConfigError> {
+    fn repositories(&self, tables: BTreeMap<String, objects::Settings>, state_directory: &Path) -> Result<BTreeMap<String, objects::Settings>, ConfigError> {
         for (name, settings) in &tables {
             if !is_name(name) || name.contains('/') || name.len() > 64 {
                 let expected = "expected a name of letters, digits and .-_, of at most 64".to_owned();
@@ -424,6 +424,13 @@ impl Checker {
             if let Some(place) = places.iter().find(|place| *place == name || *place != COFFER && !tables.contains_key(*place)) {
                 let expected = "expected other places: repositories of this configuration, or \"coffer\"".to_owned();
                 return Err(self.wrong(format!("repositories.{name}.copies"), &format!("{place:?}"), expected));
+            }
+        }
+        for (name, settings) in &tables {
+            let inside = settings.directory.as_ref().filter(|directory| directory.starts_with(state_directory));
+            if let Some(directory) = inside {
+                let expected = "expected a directory apart from the state directory: what lies on one disk is lost with it".to_owned();
+                return Err(self.wrong(format!("repositories.{name}.directory"), &format!("{directory:?}"), expected));
             }
         }
         let mut default = tables.iter().filter(|(_, settings)| settings.default).map(|(name, _)| name);

@@ -108,11 +108,12 @@ pub fn with_manifest(connection: &Connection, repository_id: i64) -> rusqlite::R
         .collect()
 }
 
-/// Places (0: the coffer) of copies that are not there yet, each with when the first of them was promised: attempts may have stored a part.
-pub fn unfinished(connection: &Connection) -> rusqlite::Result<Vec<(i64, i64)>> {
+/// Places (0: the coffer) of copies that are not there yet, each with when the first of them was promised, or `after`, if that is later:
+/// attempts may have stored a part.
+pub fn unfinished(connection: &Connection, after: i64) -> rusqlite::Result<Vec<(i64, i64)>> {
     connection
-        .prepare_cached("SELECT ifnull(repository_id, 0), min(created) FROM copy WHERE finished IS NULL GROUP BY repository_id")?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .prepare_cached("SELECT ifnull(repository_id, 0), max(min(created), ?1) FROM copy WHERE finished IS NULL GROUP BY repository_id")?
+        .query_map([after], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect()
 }
 
@@ -244,6 +245,17 @@ pub fn map_of(connection: &Connection, id: i64, part_id: i64) -> rusqlite::Resul
         .prepare_cached("SELECT map_id FROM copy_volume WHERE copy_id = ? AND part_id = ?")?
         .query_row([id, part_id], |row| row.get(0))
         .optional()
+}
+
+/// The copies that have this map, each as the backup, the number of the volume, and the place.
+pub fn of_map(connection: &Connection, map_id: i64) -> rusqlite::Result<Vec<(String, i64, String)>> {
+    connection
+        .prepare_cached(
+            "SELECT b.uuid, p.position, ifnull(r.name, ?2) FROM copy_volume v JOIN copy c ON c.id = v.copy_id JOIN backup b ON b.id = c.backup_id \
+             JOIN volume_backup p ON p.id = v.part_id LEFT JOIN repository r ON r.id = c.repository_id WHERE v.map_id = ?1",
+        )?
+        .query_map(params![map_id, COFFER], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect()
 }
 
 // ---- mending

@@ -263,5 +263,7 @@ fn instance(connection: &Connection, machine: &Machine, project_id: i64, manifes
 /// Is this a manifest that can be taken in?
 pub fn is_plausible(manifest: &Manifest) -> bool {
     let kind = BackupKind::from_stored(&manifest.kind);
-    manifest.format == FORMAT && kind.is_some_and(|kind| (kind == BackupKind::Instance) == manifest.instance.is_some()) && !manifest.volumes.is_empty()
+    // What all of them take fits where it is counted.
+    let total = manifest.volumes.iter().try_fold(0_i64, |sum, volume| sum.checked_add(i64::try_from(volume.size).ok()?));
+    total.is_some_and(|total| total < i64::MAX / 4) && manifest.format == FORMAT && kind.is_some_and(|kind| (kind == BackupKind::Instance) == manifest.instance.is_some()) && !manifest.volumes.is_empty()
 }

@@ -41,6 +41,8 @@ pub fn ensure(connection: &Connection, name: &str, now: i64) -> rusqlite::Result
 #[derive(Default)]
 pub struct Holdings {
     pub backups: i64,
+    /// Of backups that lie elsewhere.
+    pub copies: i64,
     pub packs: i64,
     /// Of packs, those included that are still to be sent.
     pub bytes: i64,
@@ -53,12 +55,20 @@ pub struct Holdings {
 pub fn holdings(connection: &Connection, id: i64) -> rusqlite::Result<Holdings> {
     connection
         .prepare_cached(
-            "SELECT (SELECT count(*) FROM backup WHERE repository_id = ?1), count(*), ifnull(sum(stored), 0),
+            "SELECT (SELECT count(*) FROM backup WHERE repository_id = ?1),
+                    (SELECT count(*) FROM copy WHERE repository_id = ?1 AND finished IS NOT NULL), count(*), ifnull(sum(stored), 0),
                     ifnull(sum(iif(staged, stored, 0)), 0), (SELECT count(*) FROM trash WHERE repository = ?1)
              FROM pack_toc WHERE repository = ?1",
         )?
         .query_row([id], |row| {
-            Ok(Holdings { backups: row.get(0)?, packs: row.get(1)?, bytes: row.get(2)?, waiting_bytes: row.get(3)?, trash: row.get(4)? })
+            Ok(Holdings {
+                backups: row.get(0)?,
+                copies: row.get(1)?,
+                packs: row.get(2)?,
+                bytes: row.get(3)?,
+                waiting_bytes: row.get(4)?,
+                trash: row.get(5)?,
+            })
         })
 }
 

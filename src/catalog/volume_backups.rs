@@ -129,6 +129,16 @@ pub fn release_map(connection: &Connection, part: &Part) -> rusqlite::Result<Opt
     Ok((!is_map_used(connection, map_id)?).then_some(map_id))
 }
 
+/// Does a backup that is Ready, or a copy that is there, have this map?
+pub fn is_map_whole(connection: &Connection, map_id: i64) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached(
+            "SELECT 1 FROM volume_backup v JOIN backup b ON b.id = v.backup_id WHERE v.map_id = ?1 AND b.state IN ('ready', 'restoring') \
+             UNION ALL SELECT 1 FROM copy_volume v JOIN copy c ON c.id = v.copy_id WHERE v.map_id = ?1 AND c.finished IS NOT NULL",
+        )?
+        .exists([map_id])
+}
+
 /// Does anything refer to the map: a backup, a snapshot, a copy, or a backup that is to be made from it?
 pub fn is_map_used(connection: &Connection, map_id: i64) -> rusqlite::Result<bool> {
     connection

@@ -25,13 +25,19 @@ pub fn run(args: &Check, context: &Context) -> Result<(), CliError> {
     let task = progress::run_task(&client, &bar, "/ops/check/", json!({"backup": backup}))?;
     drop(bar);
     let corrupt = task["result"]["corrupt"].as_array().cloned().unwrap_or_default();
+    let unreachable = task["result"]["unreachable"].as_object().cloned().unwrap_or_default();
     context.show(&task, |task| match corrupt.is_empty() {
-        true => details(&task["result"]) + "every chunk is as it was stored\n",
+        true if unreachable.is_empty() => details(&task["result"]) + "every chunk is as it was stored\n",
+        true => details(&task["result"]),
         false => any_table(&corrupt),
     })?;
-    match corrupt.len() {
-        0 => Ok(()),
-        n => Err(CliError::failed(format!(
+    match (corrupt.len(), unreachable.iter().next()) {
+        (0, None) => Ok(()),
+        (0, Some((name, reason))) => Err(CliError::failed(format!(
+            "repository {name}: {}; backups there were left out, all others are as they were stored",
+            reason.as_str().unwrap_or_default()
+        ))),
+        (n, _) => Err(CliError::failed(format!(
             "{n} chunks are corrupt; these backups cannot be restored whole: {}",
             field(&task["result"], "backups")
         ))),

@@ -45,9 +45,12 @@ pub fn run(args: &Scrub, context: &Context) -> Result<(), CliError> {
     let unreachable = task["result"]["unreachable"].as_object().cloned().unwrap_or_default();
     let whole = corrupt.is_empty() && healed.is_empty() && unused + unsettled == 0 && unreachable.is_empty();
     context.show(&task, |task| match whole {
-        true => details(&task["result"]) + "every chunk is as it was stored\n",
+        true => details(&task["result"]) + "every chunk that was read is as it was stored\n",
         false => any_table(&[corrupt.clone(), healed.clone()].concat()),
     })?;
+    if !corrupt.is_empty() && list("backups").is_empty() {
+        return Err(CliError::failed(format!("{} parts of copies are corrupt; they are made again: cofferd replicate --list", corrupt.len())));
+    }
     if !corrupt.is_empty() {
         return Err(CliError::failed(format!(
             "{} parts of backups are corrupt; these backups cannot be restored whole: {}; back up again, good data is stored anew",

@@ -28,6 +28,7 @@ const STORE_4: &str = "ALTER TABLE pack_toc ADD COLUMN repository INTEGER NOT NU
     ALTER TABLE pack_toc ADD COLUMN object TEXT;
     ALTER TABLE pack_toc ADD COLUMN staged INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX pack_toc_staged ON pack_toc(repository, id) WHERE staged;
+    CREATE UNIQUE INDEX pack_toc_object ON pack_toc(object, repository) WHERE object IS NOT NULL;
     ALTER TABLE volume_map ADD COLUMN repository INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE segment RENAME TO old_segment;
     CREATE TABLE segment (
@@ -37,6 +38,7 @@ const STORE_4: &str = "ALTER TABLE pack_toc ADD COLUMN repository INTEGER NOT NU
     INSERT INTO segment (id, hash, format, chunks) SELECT id, hash, format, chunks FROM old_segment;
     UPDATE sqlite_sequence SET seq = (SELECT seq FROM sqlite_sequence WHERE name = 'old_segment') WHERE name = 'segment';
     DROP TABLE old_segment;
+    CREATE UNIQUE INDEX segment_object ON segment(object, repository) WHERE object IS NOT NULL;
     CREATE TABLE trash (
         repository INTEGER NOT NULL, object TEXT NOT NULL, since INTEGER NOT NULL, PRIMARY KEY (repository, object)
     ) STRICT, WITHOUT ROWID;";

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Engine;
+use super::{Engine, EngineError};
 use crate::catalog::{backups, copies};
 use crate::clock;
 use crate::store::{GcOptions, GcReport, StoreError};
@@ -102,7 +102,7 @@ impl Engine {
             for (name, tended) in self.tend_repositories(false, &self.maintenance.stop) {
                 match tended {
                     Ok(removed) => log::debug!("repository {name}: {removed} objects removed"),
-                    Err(StoreError::Cancelled) => {}
+                    Err(EngineError::Cancelled) => {}
                     Err(error) => log::warn!("what nothing needs any more stays in a repository for now: {error}"),
                 }
             }
@@ -117,8 +117,8 @@ impl Engine {
         let spared = match dead_fraction {
             0.0 => Vec::new(),
             _ => self.db.read(|c| {
-                let failed = backups::failed_uploads(c, clock::now_ms() - KEPT_UPLOADS_MS)?;
-                Ok::<_, StoreError>([failed, copies::unfinished(c)?].concat())
+                let after = clock::now_ms() - KEPT_UPLOADS_MS;
+                Ok::<_, StoreError>([backups::failed_uploads(c, after)?, copies::unfinished(c, after)?].concat())
             })?,
         };
         self.store.gc(&GcOptions { dead_fraction, pause: PAUSE, cancel, spared })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::Transaction;
+use rusqlite::ErrorCode;
 use serde_json::{Value, json};
 
 use super::ingest::Progress;
@@ -82,53 +83,82 @@ impl Engine {
     /// A repository to write to. The first use takes it, if nobody has it.
     pub(super) fn remote(&self, repository_id: i64) -> Result<Arc<Remote>, EngineError> {
         let remote = self.store.remote(repository_id)?;
-        if remote.mark().epoch == 0 {
+        if !remote.is_renewed() {
             let _alone = remote.alone();
-            if remote.mark().epoch == 0 {
-                self.take(&remote, false)?;
+            let note = |epoch| self.note_epoch(&remote, epoch);
+            match remote.mark().epoch {
+                _ if remote.is_renewed() => {}
+                0 => {
+                    let mark = remote.take(false)?;
+                    note(mark.epoch)?;
+                    remote.accept(mark);
+                }
+                // A copy of the coffer that was put back may be of this morning, with the mark that is there.
+                _ => remote.renew(|epoch| self.compare_manifests(&remote).and_then(|()| note(epoch)))?,
             }
         }
         Ok(remote)
     }
 
-    fn take(&self, remote: &Remote, over: bool) -> Result<(), EngineError> {
-        let epoch = remote.take(over)?;
+    fn note_epoch(&self, remote: &Remote, epoch: i64) -> Result<(), StoreError> {
         Ok(self.db.write(|tx| repositories::set_epoch(tx, remote.id, epoch))?)
     }
 
     /// After a collection: sends what was compacted, and removes objects that have been of no use for a while, or all of them.
-    pub fn tend_repositories(&self, all: bool, cancel: &Arc<AtomicBool>) -> Vec<(String, Result<u64, StoreError>)> {
+    pub fn tend_repositories(&self, all: bool, cancel: &Arc<AtomicBool>) -> Vec<(String, Result<u64, EngineError>)> {
         let used = self.store.remotes.all().into_iter().filter(|remote| remote.mark().epoch > 0);
         used.map(|remote| (remote.name.clone(), self.tend(&remote, all, cancel))).collect()
     }
 
-    fn tend(&self, remote: &Arc<Remote>, all: bool, cancel: &Arc<AtomicBool>) -> Result<u64, StoreError> {
+    fn tend(&self, remote: &Remote, all: bool, cancel: &Arc<AtomicBool>) -> Result<u64, EngineError> {
+        let is_staged = self.store.is_staged(remote.id)?;
+        if !all && !is_staged && !self.store.has_trash(remote.id)? {
+            return Ok(0);
+        }
+        let remote = self.remote(remote.id)?;
         let _alone = remote.alone();
-        if self.store.is_staged(remote.id)? {
-            self.store.upload(remote, cancel, |upload| upload.finish_all())?;
+        if is_staged {
+            self.store.upload(&remote, cancel, |upload| upload.finish_all())?;
         }
         if !all && !self.store.has_trash(remote.id)? {
             return Ok(0);
         }
         remote.guard()?;
-        self.check_manifests(remote)?;
+        self.check_manifests(&remote)?;
         if all {
-            self.store.sweep(remote)?;
+            self.store.sweep(&remote)?;
         }
-        self.store.empty_trash(remote, all, cancel)
+        Ok(self.store.empty_trash(&remote, all, cancel)?)
     }
 
-    /// Nothing may be removed as long as there is a backup whose data the catalog does not know: it may be older than the repository,
-    /// such as a copy of the coffer that was put back.
+    /// Is the catalog that of this repository, or older, such as a copy of the coffer that was put back?
+    fn compare_manifests(&self, remote: &Remote) -> Result<(), StoreError> {
+        let listed = self.check_known(remote)?;
+        for (object, _, state, _) in self.db.read(|c| backups::with_manifest(c, remote.id))? {
+            if state == BackupState::Ready && !listed.contains(&object) && !remote.has_object(&object)? {
+                let what = format!("has no object {object} any more, the manifest of a backup that this coffer has as Ready");
+                return Err(refusal(remote, &what, "nothing is written"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing may be removed as long as there is a backup whose data the catalog does not know.
     fn check_manifests(&self, remote: &Remote) -> Result<(), StoreError> {
-        let refuse = |what: String| {
-            let why = format!("{what}; nothing is removed there until `cofferd repository attach {}` has taken it in, or it is deleted", remote.name);
-            Err(StoreError::Repository(remote.name.clone(), why))
-        };
-        let mut after = String::new();
+        self.check_known(remote)?;
+        let all = self.db.read(|c| backups::with_manifest(c, remote.id))?;
+        match all.into_iter().find(|(_, _, state, whole)| *state == BackupState::Erred && !whole) {
+            Some((name, ..)) => Err(refusal(remote, &format!("lacks data of a backup, {name}"), "nothing is removed")),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails if there is a manifest that the catalog does not know. Returns all.
+    fn check_known(&self, remote: &Remote) -> Result<HashSet<String>, StoreError> {
+        let (mut listed, mut after) = (HashSet::new(), String::new());
         loop {
             let page = remote.list(manifest::PREFIX, &after)?;
-            let Some(last) = page.last() else { break };
+            let Some(last) = page.last() else { return Ok(listed) };
             after = last.name.clone();
             let known: HashSet<String> = self.db.read(|c| {
                 let backups = backups::with_manifest(c, remote.id)?.into_iter().map(|(name, ..)| name);
@@ -137,14 +167,10 @@ impl Engine {
             for object in page.iter().filter(|object| !known.contains(&object.name)) {
                 // A list may lag behind.
                 if !self.db.read(|c| Store::is_trash(c, remote.id, &object.name))? && remote.has_object(&object.name)? {
-                    return refuse(format!("has a backup that this coffer does not know, {}", object.name));
+                    return Err(refusal(remote, &format!("has a backup that this coffer does not know, {}", object.name), "nothing is changed"));
                 }
             }
-        }
-        let all = self.db.read(|c| backups::with_manifest(c, remote.id))?;
-        match all.into_iter().find(|(_, _, state, whole)| *state == BackupState::Erred && !whole) {
-            Some((name, ..)) => refuse(format!("lacks data of a backup, {name}")),
-            None => Ok(()),
+            listed.extend(page.into_iter().map(|object| object.name));
         }
     }
 
@@ -154,11 +180,19 @@ impl Engine {
         let row = row.ok_or_else(|| EngineError::Told(format!("there is no repository {name} in the configuration")))?;
         let remote = self.store.remote(row.id)?;
         let _alone = remote.alone();
+        let Some(_silence) = remote.silence() else {
+            return Err(EngineError::Told(format!("backups are being sent to repository {name}; attach it when they are done")));
+        };
         let anothers = remote.is_anothers()?;
-        self.take(&remote, true)?;
-        self.store.forget_trash(remote.id, anothers)?;
+        if anothers.is_none() && !self.db.read(|c| backups::with_manifest(c, row.id))?.is_empty() && remote.list(manifest::PREFIX, "")?.is_empty() {
+            let why = "there is nothing, and this coffer has backups there: is it mounted, and are container and prefix the right ones?";
+            return Err(StoreError::Repository(name.to_owned(), why.to_owned()).into());
+        }
+        // This keeps others away. Nothing is sent there before it is known what is there.
+        let mark = remote.take(true)?;
         // What is taken in is needed by nothing at first.
         let _kept = self.store.without_collection();
+        self.store.forget_trash(remote.id, anothers.unwrap_or(true))?;
         let adopted = self.store.adopt(&remote, cancel, &|objects| {
             progress.read.fetch_add(objects, Ordering::Relaxed);
         })?;
@@ -168,13 +202,21 @@ impl Engine {
         found.sort_by_key(|(_, manifest)| manifest.created);
         let (mut added, mut known, mut incomplete) = (0, 0, 0);
         for (object, manifest) in &found {
-            match self.take_in_manifest(&remote, &adopted, object, manifest)? {
-                TakenIn::Added => added += 1,
-                TakenIn::Known => known += 1,
-                TakenIn::Incomplete => incomplete += 1,
+            match self.take_in_manifest(&remote, &adopted, object, manifest) {
+                Ok(TakenIn::Added) => added += 1,
+                Ok(TakenIn::Known) => known += 1,
+                Ok(TakenIn::Incomplete) => incomplete += 1,
+                // It says what cannot be: the others are taken in.
+                Err(EngineError::Store(StoreError::Sqlite(error))) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                    log::warn!("repository {name}: {object} cannot be taken in: {error}");
+                    failed.push(object.clone());
+                }
+                Err(error) => return Err(error),
             }
         }
         let gone = self.miss(&remote, &found)?;
+        self.note_epoch(&remote, mark.epoch)?;
+        remote.accept(mark);
         self.db.write(|tx| copies::order_wanted(tx, None, clock::now_ms()))?;
         self.copies.wake();
         log::info!(
@@ -210,6 +252,10 @@ impl Engine {
     fn manifests(&self, remote: &Remote, failed: &mut Vec<String>, cancel: &AtomicBool) -> Result<Vec<(String, Manifest)>, EngineError> {
         let (mut found, mut after) = (Vec::new(), String::new());
         let dying = remote.announced()?;
+        let ready: HashSet<String> = self.db.read(|c| {
+            let all = backups::with_manifest(c, remote.id)?;
+            Ok::<_, rusqlite::Error>(all.into_iter().filter(|(_, _, state, _)| *state == BackupState::Ready).map(|(name, ..)| name).collect())
+        })?;
         loop {
             let page = remote.list(manifest::PREFIX, &after)?;
             let Some(last) = page.last() else { return Ok(found) };
@@ -218,7 +264,12 @@ impl Engine {
                 if cancel.load(Ordering::Relaxed) {
                     return Err(EngineError::Cancelled);
                 }
-                if dying.contains(&object.name) {
+                if !objects::is_name(&object.name) {
+                    failed.push(object.name);
+                    continue;
+                }
+                // One that this coffer has is there: nobody deletes it any more.
+                if dying.contains(&object.name) && !ready.contains(&object.name) {
                     self.db.write(|tx| Store::discard(tx, remote.id, &object.name))?;
                 }
                 if self.db.read(|c| Store::is_trash(c, remote.id, &object.name))? {
@@ -292,6 +343,11 @@ impl Engine {
     }
 }
 
+fn refusal(remote: &Remote, what: &str, so: &str) -> StoreError {
+    let why = format!("{what}; {so} there until `cofferd repository attach {}` has compared the two, or it is deleted", remote.name);
+    StoreError::Repository(remote.name.clone(), why)
+}
+
 /// What has become of a manifest.
 enum TakenIn {
     Added,
@@ -317,6 +373,9 @@ fn take_in_copy(
         return Ok(TakenIn::Known);
     };
     let copy = copies::order(tx, known.id, Some(repository_id), now)?;
+    for map in copies::release_maps(tx, copy)? {
+        Store::delete_map(tx, map)?; // of what it was before
+    }
     for (part, map) in volume_backups::parts(tx, known.id)?.iter().zip(maps) {
         copies::add_volume(tx, copy, part.id, map)?;
     }

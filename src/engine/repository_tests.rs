@@ -135,7 +135,7 @@ impl Host {
 
     fn taking(cloud: &Cloud, writer: &str, over: bool) -> Host {
         let host = Host::new(cloud, writer);
-        host.remote.take(over).unwrap();
+        host.remote.accept(host.remote.take(over).unwrap());
         host
     }
 
@@ -380,7 +380,9 @@ fn another_host_restores_from_the_objects_alone() {
     let error = rescue.try_back_up(&bytes).err().unwrap();
     assert!(error.to_string().contains("belongs to another coffer"), "{error}");
     rescue.bench.back_up(&random(9, 50)); // so that packs have other numbers here
-    assert_eq!(rescue.remote.take(true).unwrap(), 2);
+    let mark = rescue.remote.take(true).unwrap();
+    assert_eq!(mark.epoch, 2);
+    rescue.remote.accept(mark);
     let adopted = rescue.bench.store.adopt(&rescue.remote, &AtomicBool::new(false), &|_| {}).unwrap();
     assert!(adopted.unreadable.is_empty() && adopted.packs > 30 && adopted.segments == 2, "{adopted:?}");
     let map = rescue.bench.write(|tx| Store::adopt_map(tx, ID, &adopted, bytes.len() as u64, CHUNK_SIZE, &names, &hash)).unwrap();
@@ -412,7 +414,9 @@ fn a_host_that_was_replaced_neither_writes_nor_deletes() {
     }
     assert_eq!(cloud.names("packs/"), packs);
     stale.assert_restores(map, &bytes);
-    // What the other has announced to delete is not built upon.
+    // What another that has not looked again has announced to delete is not built upon.
+    let dying: Vec<String> = stale.bench.write(|tx| Ok(tx.prepare("SELECT object FROM trash")?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?));
+    cloud.put("trash/0000000000000001-one", dying.join("\n").as_bytes()).unwrap();
     let adopted = owner.bench.store.adopt(&owner.remote, &AtomicBool::new(false), &|_| {}).unwrap();
     assert!(!cloud.names("trash/").is_empty());
     assert_eq!(adopted.packs as usize, 60usize.div_ceil(PACK_BYTES / CHUNK));
@@ -634,6 +638,7 @@ fn a_host_that_is_replaced_while_it_announces_what_it_deletes_deletes_nothing() 
     let error = stale.empty_trash().unwrap_err();
     assert!(error.to_string().contains("has been taken over by another coffer"), "{error}");
     assert_eq!(cloud.names("packs/"), packs);
+    assert!(cloud.names("trash/").is_empty(), "or the next one to attach would take it for true");
 }
 
 #[test]
@@ -656,6 +661,8 @@ fn what_a_host_may_be_deleting_is_not_built_upon_by_the_one_that_replaces_it() {
         Host::taking(&theirs, "two", true);
     });
     stale.empty_trash().unwrap_err();
+    // Not this one, which has looked again, but one that did not.
+    cloud.put("trash/0000000000000001-one", announced.lock().unwrap().join("\n").as_bytes()).unwrap();
     let owner = Host::taking(&cloud, "three", true);
     let adopted = owner.adopt();
     assert_eq!((adopted.packs, adopted.segments), (0, 0));
@@ -737,4 +744,88 @@ fn a_panic_while_a_pack_is_sent_ends_the_backup_and_no_later_one() {
     assert!(attempt.is_err());
     let map = host.back_up(&bytes);
     host.assert_restores(map, &bytes);
+}
+
+#[test]
+fn nobody_takes_in_what_is_there_while_something_is_sent() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    host.bench.store.upload(&host.remote, &Arc::default(), |_| {
+        assert!(host.remote.silence().is_none());
+        Ok::<_, EngineError>(())
+    }).unwrap();
+    assert!(host.remote.silence().is_some());
+}
+
+#[test]
+fn a_copy_of_the_coffer_may_not_write_beside_it() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let copy = Host::with(Bench::new(), &cloud, host.remote.mark());
+    let kept = std::cell::Cell::new(0);
+    let note = |epoch| { kept.set(epoch); Ok(()) };
+    host.remote.renew(note).unwrap();
+    assert_eq!((kept.get(), cloud.names("writer/").len()), (2, 1), "the former mark goes");
+    let error = copy.try_back_up(&random(1, 10)).err().unwrap();
+    assert!(error.to_string().contains("is newer than this coffer"), "{error}");
+    assert!(copy.remote.renew(note).is_err());
+    host.back_up(&random(1, 10));
+    // Killed between the note and the mark.
+    let next = Host::with(Bench::new(), &cloud, Mark { epoch: 3, ..host.remote.mark() });
+    next.remote.renew(note).unwrap();
+    assert_eq!((kept.get(), next.remote.mark().epoch), (3, 3));
+    next.back_up(&random(2, 10));
+}
+
+#[test]
+fn who_is_replaced_while_the_last_object_is_stored_is_told() {
+    let cloud = Cloud::default();
+    let stale = Host::taking(&cloud, "one", false);
+    let theirs = cloud.clone();
+    cloud.after_put("backups/", move || drop(Host::taking(&theirs, "two", true)));
+    let put = stale.bench.store.upload(&stale.remote, &Arc::default(), |upload| upload.put_last("backups/x", b"{}"));
+    assert!(put.is_err_and(|e| e.to_string().contains("has been taken over by another coffer")));
+}
+
+#[test]
+fn an_upload_ends_while_others_still_store_for_the_same_place() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let packs = 100usize.div_ceil(PACK_BYTES / CHUNK) as i64;
+    cloud.0.failing_from.store(cloud.uploads() + 1, Ordering::SeqCst);
+    host.try_back_up(&random(1, 100)).err().unwrap();
+    cloud.0.failing_from.store(0, Ordering::SeqCst);
+    let before = cloud.uploads();
+    host.bench.store.upload(&host.remote, &Arc::default(), |_| Ok::<_, EngineError>(())).unwrap();
+    assert!(((cloud.uploads() - before) as i64) < packs, "what waits is sent by who needs it");
+}
+
+#[test]
+fn a_place_where_nobody_has_ever_written_is_no_damage() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let bytes = random(1, 60);
+    let map = host.back_up(&bytes);
+    // Not mounted.
+    let objects = std::mem::take(&mut *cloud.0.objects.lock().unwrap());
+    let error = host.bench.restore(map, bytes.len()).unwrap_err();
+    assert!(error.to_string().contains("is it mounted"), "{error}");
+    *cloud.0.objects.lock().unwrap() = objects;
+    host.assert_restores(map, &bytes);
+    assert_eq!(host.sample(), 0);
+}
+
+#[test]
+fn a_pack_that_was_cut_short_is_not_taken_in() {
+    let cloud = Cloud::default();
+    let host = Host::taking(&cloud, "one", false);
+    let bytes = random(1, 60);
+    let map = host.back_up(&bytes);
+    let content = host.bench.content(map);
+    let cut = cloud.names("packs/").remove(0);
+    cloud.0.objects.lock().unwrap().get_mut(&cut).unwrap().pop();
+    let rescue = Host::taking(&cloud, "two", true);
+    let adopted = rescue.adopt();
+    assert!(adopted.unreadable.contains(&cut), "{adopted:?}");
+    assert_eq!(rescue.take_in(&adopted, &bytes, &content), None);
 }

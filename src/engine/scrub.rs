@@ -17,6 +17,7 @@ use super::ingest::Progress;
 use super::places::open_source;
 use super::{Engine, EngineError, orders};
 use crate::catalog::backups::{self, Backup};
+use crate::catalog::copies;
 use crate::catalog::events::Severity;
 use crate::catalog::volume_backups::{self, Part};
 use crate::catalog::volumes;
@@ -314,11 +315,25 @@ impl Engine {
             let whole: Vec<&Place> = places.iter().filter(|place| cure.healed.contains_key(&place.address)).collect();
             let corrupt = together(&corrupt, |place| concern.bad[&place.address].reason.clone());
             let whole = together(&whole, |place| cure.healed[&place.address].clone());
+            for (uuid, position, place) in self.db.read(|c| copies::of_map(c, places[0].map))? {
+                let entry = |bad: &Corrupt, key: &str, what: &str| {
+                    let mut entry = json!({"backup": uuid, "volume": position, "offset": bad.offset, "length": bad.length});
+                    entry[key] = json!(format!("{} ({what} in {place})", bad.reason));
+                    entry
+                };
+                log::warn!("the copy of backup {uuid} in {place} was damaged");
+                let room = |list: &Vec<Value>| NAMED.saturating_sub(list.len());
+                report.corrupt.extend(corrupt.iter().take(room(&report.corrupt)).map(|bad| entry(bad, "reason", "a copy, which is made again,")));
+                report.healed.extend(whole.iter().take(room(&report.healed)).map(|bad| entry(bad, "source", "for its copy")));
+            }
             for (backup, part) in parts {
                 let share = shares.entry(backup).or_default();
                 share.corrupt.extend(corrupt.iter().map(|bad| (part.position, bad.clone())));
                 share.healed.extend(whole.iter().map(|bad| (part.position, bad.clone())));
             }
+        }
+        if stored && concern.places.iter().any(|place| place.repository != 0 && cure.healed.contains_key(&place.address)) {
+            self.maintenance.request(); // which sends it
         }
         for (backup, share) in shares {
             if let Some(backup) = self.db.read(|c| backups::by_id(c, backup))? {

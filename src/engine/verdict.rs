@@ -28,6 +28,9 @@ impl Engine {
 
     /// A later backup of the same data has mended what was damaged: it can be restored again.
     pub fn mark_whole(&self, backup: &Backup) -> rusqlite::Result<()> {
+        if !self.has_manifest(backup) {
+            return Ok(()); // no other host would find it in its repository
+        }
         self.db.write(|tx| {
             if backups::transition(tx, backup.id, BackupState::Erred, BackupState::Ready)? {
                 backups::clear_error(tx, backup.id)?;
@@ -36,6 +39,16 @@ impl Engine {
                 })?;
             }
             Ok(())
+        })
+    }
+
+    /// Of a backup in a repository.
+    fn has_manifest(&self, backup: &Backup) -> bool {
+        let Some(repository_id) = backup.repository_id else { return true };
+        let Some(manifest) = &backup.manifest else { return false };
+        self.store.remote(repository_id).and_then(|remote| remote.has_object(manifest)).unwrap_or_else(|error| {
+            log::warn!("backup {} cannot be called whole: {error}", backup.uuid);
+            false
         })
     }
 }

@@ -35,7 +35,7 @@ pub fn try_out(objects: &dyn Objects) -> Result<Vec<Step>, TrialError> {
     getrandom::fill(&mut body).and_then(|()| getrandom::fill(&mut random)).map_err(failed)?;
     let name = format!("test/{:016x}", u64::from_le_bytes(random));
     let result = steps(objects, &name, &body);
-    if result.is_err() {
+    if result.as_ref().is_err_and(|failed| !matches!(failed.error, ObjectError::Unreachable { .. })) {
         let _ = objects.delete(&name);
     }
     result

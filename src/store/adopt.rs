@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::format::{self, Address, FORMAT, Hash, MAX_PACKS, Toc};
-use super::object::{self, LARGEST_HEAD, Name, PACKS, PackHead, SEGMENTS};
-use super::read;
+use super::format::{self, Address, Encoding, Entry, FORMAT, Hash, MAX_PACKS, SEGMENT_CHUNKS, Toc};
+use super::object::{self, LARGEST_HEAD, Name, PACKS, PackHead, SEGMENTS, pack_head_bytes};
+use super::read::{self, LARGEST_CHUNK};
 use super::remote::Remote;
 use super::toc::Stored;
 use super::{Store, StoreError};
@@ -20,6 +20,8 @@ use crate::objects::Listed;
 const FIRST_BYTES: u64 = 8 << 10;
 /// Bytes of a segment's object, at most.
 const LARGEST_SEGMENT: usize = 64 << 10;
+/// Stored bytes of a chunk beyond its raw ones, at most.
+const MOST_OVERHEAD: usize = 4096;
 /// Heads in one transaction.
 const AT_ONCE: usize = 256;
 
@@ -100,6 +102,11 @@ impl Store {
         segments: &[Option<Hash>],
         hash: &Hash,
     ) -> Result<Option<i64>, StoreError> {
+        let segment_bytes = u64::from(chunk_size) * SEGMENT_CHUNKS as u64;
+        let sound = chunk_size.is_power_of_two() && (4096..=LARGEST_CHUNK as u32).contains(&chunk_size) && size > 0;
+        if !sound || segments.len() as u64 != size.div_ceil(segment_bytes) {
+            return Ok(None);
+        }
         let ids: Option<Vec<i64>> =
             segments.iter().map(|name| name.map_or(Some(0), |name| adopted.segments_by_hash.get(&name).copied())).collect();
         let made = format::map_hash(size, chunk_size, segments.iter().map(|name| name.as_ref().unwrap_or(&format::ZERO_HASH)));
@@ -132,7 +139,8 @@ impl Store {
                     let range = 0..object.size.min(most);
                     let bytes = remote.objects.get(&object.name, Some(range), LARGEST_HEAD).map_err(|e| remote.failed(e))?;
                     if let Some(head) = PackHead::parse(&bytes) {
-                        return Ok(Some(head));
+                        let length = pack_head_bytes(head.slots()) as u64 + head.data_bytes();
+                        return Ok(Some(head).filter(|head| object.size == length && is_sound(head)));
                     }
                 }
                 Ok(None)
@@ -265,6 +273,16 @@ impl Store {
         adopted.unreadable.extend(unusable.into_iter().map(|(_, object)| object));
         Ok(self.db.write(|tx| send_again(tx, remote.id, adopted, numbers))?)
     }
+}
+
+/// Can its chunks be read, as far as the head tells? Deltas do not lie in repositories.
+fn is_sound(head: &PackHead) -> bool {
+    let fits = |entry: Entry| match entry.encoding() {
+        Some(Encoding::Delta { .. }) => false,
+        Some(_) => entry.raw as usize <= LARGEST_CHUNK && entry.stored as usize <= LARGEST_CHUNK + MOST_OVERHEAD,
+        None => true,
+    };
+    Toc::parse(head.format, &head.entries).is_some_and(|toc| toc.entries().all(fits))
 }
 
 /// Notes a segment that lies in an object. Returns its id, and whether it was not known.

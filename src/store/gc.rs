@@ -19,7 +19,7 @@ use rusqlite::{MAIN_DB, OptionalExtension, Transaction, params};
 use super::format::{self, Address, Entry, FORMAT_WITH_DELTAS, Hash};
 use super::slots::Pack;
 use super::toc::Stored;
-use super::upload::discard;
+use super::upload::{STAGED_PACKS, discard, staged_packs};
 use super::{Store, StoreError};
 
 /// Volume maps read in one transaction.
@@ -355,12 +355,19 @@ impl Collection<'_> {
     /// Rewrites a pack without its dead chunks.
     fn compact(&self, pack: i64, report: &mut GcReport) -> Result<(), StoreError> {
         let far = match self.store.db.read(|c| Stored::load(c, pack))? {
+            // What is left of it lies here until it is sent again, which is done after the collection.
+            Some(stored) if stored.object.is_some() && staged_packs(&self.store.db, stored.repository)? >= STAGED_PACKS => return Ok(()),
             Some(stored) if stored.object.is_some() => match self.store.far_pack(&stored)? {
                 Some(data) => Some((stored.object, data)),
                 None => return Ok(()), // damaged, or out of reach for now
             },
             _ => None,
         };
+        if let Some((_, data)) = &far
+            && !self.store.db.make_room_for(data.len() as u64)?
+        {
+            return Err(StoreError::Full);
+        }
         let freed = self.store.db.write(|tx| {
             let stored = Stored::load(tx, pack)?;
             let Some((toc, object)) = stored.as_ref().and_then(|stored| Some((stored.toc()?, &stored.object))) else { return Ok(0) };

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
 
 use rusqlite::OptionalExtension;
 
@@ -33,6 +33,10 @@ pub struct Remote {
     pub(super) sent: Arc<Condvar>,
     /// Who we are there.
     pub(super) mark: Arc<Mutex<Mark>>,
+    /// It was taken, or used, since the start.
+    pub(super) renewed: Arc<AtomicBool>,
+    /// Many may send, or one may take in what is there.
+    pub(super) writing: Arc<RwLock<()>>,
     /// Held by who takes it, takes in what is there, or removes something.
     alone: Arc<Mutex<()>>,
 }
@@ -49,28 +53,41 @@ pub(super) struct Sending {
 
 /// All that are open, by id.
 #[derive(Default)]
-pub struct Remotes(RwLock<HashMap<i64, Arc<Remote>>>);
+pub struct Remotes {
+    open: RwLock<HashMap<i64, Arc<Remote>>>,
+    /// Also those that are not open any more, as they were last: work may still send there.
+    ever: Mutex<HashMap<i64, Arc<Remote>>>,
+}
 
 impl Remotes {
     /// From now on these are open and no others. Work that has begun keeps the one that it has, and what it is sending is known to
     /// the one that takes its place.
     pub fn replace(&self, remotes: impl Iterator<Item = Remote>) {
-        let mut open = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::take(&mut *open);
-        let in_place_of = |remote: Remote| match before.get(&remote.id) {
-            Some(old) => Remote { sending: old.sending.clone(), sent: old.sent.clone(), mark: old.mark.clone(), alone: old.alone.clone(), ..remote },
+        let mut ever = self.ever.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_place_of = |remote: Remote| match ever.get(&remote.id) {
+            Some(old) => Remote {
+                sending: old.sending.clone(),
+                sent: old.sent.clone(),
+                mark: old.mark.clone(),
+                renewed: old.renewed.clone(),
+                writing: old.writing.clone(),
+                alone: old.alone.clone(),
+                ..remote
+            },
             None => remote,
         };
-        *open = remotes.map(|remote| (remote.id, Arc::new(in_place_of(remote)))).collect();
+        let now: HashMap<i64, Arc<Remote>> = remotes.map(|remote| (remote.id, Arc::new(in_place_of(remote)))).collect();
+        ever.extend(now.iter().map(|(id, remote)| (*id, remote.clone())));
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     /// None: it is not in the configuration, or cannot be opened.
     fn get(&self, id: i64) -> Option<Arc<Remote>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.open.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     pub fn all(&self) -> Vec<Arc<Remote>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.open.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }
 
@@ -158,6 +175,8 @@ impl Remote {
             sending: Arc::default(),
             sent: Arc::default(),
             mark: Arc::new(Mutex::new(mark)),
+            renewed: Arc::default(),
+            writing: Arc::default(),
             alone: Arc::default(),
         }
     }
@@ -195,6 +214,15 @@ impl Remote {
         self.alone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// For who takes in what is there: nobody sends meanwhile. None: somebody does.
+    pub fn silence(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        match self.writing.try_write() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
     pub(super) fn sending(&self) -> MutexGuard<'_, Sending> {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -221,7 +249,7 @@ impl Remote {
         let from = (pack_head_bytes(slots) + entry.offset as usize) as u64;
         match self.objects.get(object, Some(from..from + u64::from(entry.stored)), entry.stored as usize) {
             Ok(bytes) => Ok(is_chunk(&mut Decoder::new().map_err(StoreError::Codec)?, entry, &bytes)),
-            Err(ObjectError::NotFound(_)) => Ok(false),
+            Err(ObjectError::NotFound(_)) => self.check_place().map(|()| false),
             Err(error) => Err(self.failed(error)),
         }
     }
@@ -229,6 +257,7 @@ impl Remote {
     fn lost(&self, far: &Far, error: ObjectError) -> Result<Option<String>, StoreError> {
         match error {
             ObjectError::NotFound(_) => {
+                self.check_place()?;
                 Ok(Some(format!("pack {} is missing: repository {} has no object {}", far.pack, self.name, far.object)))
             }
             ObjectError::Short { .. } => Ok(Some(error.to_string())),

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::{Connection, params};
 
-use super::object::{PACKS, SEGMENTS};
+use super::object::{Name, PACKS, SEGMENTS};
 use super::remote::Remote;
 use super::upload::{discard, is_staged};
 use super::{Store, StoreError};
 use crate::clock;
+use crate::objects::{Listed, ObjectError};
 
 /// How long an object stays after nothing needs it, in milliseconds.
 const GRACE_MS: i64 = if cfg!(test) { 0 } else { 600_000 };
@@ -34,7 +35,10 @@ impl Store {
                 if is_staged(c, remote.id)? {
                     return Ok(Vec::new());
                 }
-                c.prepare_cached("SELECT object FROM trash WHERE repository = ?1 AND since <= ?2 ORDER BY object LIKE 'packs/%', object LIMIT ?3")?
+                // A manifest is read by nobody but who attaches, and to him it would bring back what was deleted.
+                let due = "SELECT object FROM trash WHERE repository = ?1 AND (since <= ?2 OR object LIKE 'backups/%')
+                           ORDER BY object LIKE 'packs/%', object LIMIT ?3";
+                c.prepare_cached(due)?
                     .query_map(params![remote.id, before, AT_ONCE as i64], |row| row.get(0))?
                     .collect::<Result<_, rusqlite::Error>>()
             })?;
@@ -43,7 +47,11 @@ impl Store {
             }
             let announcement = format!("{ANNOUNCED}{:016x}-{}", clock::now_ms(), remote.mark().writer);
             remote.objects.put(&announcement, objects.join("\n").as_bytes()).map_err(|e| remote.failed(e))?;
-            remote.guard()?;
+            if let Err(error) = remote.guard() {
+                // Nothing of it is removed: whoever has taken the repository may build upon it.
+                remote.objects.delete(&announcement).map_err(|e| remote.failed(e))?;
+                return Err(error);
+            }
             for object in &objects {
                 if cancel.load(Ordering::Relaxed) {
                     return Err(StoreError::Cancelled);
@@ -76,7 +84,8 @@ impl Store {
                 // In this order: what was being sent when the page was made is known to the one or the other.
                 let sending = remote.sending().names.clone();
                 self.db.write(|tx| {
-                    for object in page.iter().filter(|object| !sending.contains(&object.name)) {
+                    let ours = |object: &&Listed| Name::parse(&object.name).is_some() && !sending.contains(&object.name);
+                    for object in page.iter().filter(ours) {
                         let found = tx.prepare_cached(known)?.exists(params![object.name, remote.id])?;
                         if !found && discard(tx, remote.id, &object.name)? {
                             swept += 1;
@@ -129,7 +138,10 @@ impl Remote {
             let Some(last) = page.last() else { return Ok(names) };
             after = last.name.clone();
             for object in &page {
-                let text = self.objects.get(&object.name, None, 1 << 20).map_err(|e| self.failed(e))?;
+                let text = match self.objects.get(&object.name, None, 1 << 20) {
+                    Err(ObjectError::NotFound(_)) => continue, // done with
+                    text => text.map_err(|e| self.failed(e))?,
+                };
                 names.extend(String::from_utf8_lossy(&text).lines().map(str::to_string));
             }
         }

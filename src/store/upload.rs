@@ -17,10 +17,11 @@ use super::read;
 use super::remote::Remote;
 use super::{Store, StoreError};
 use crate::clock;
+use crate::db::Db;
 use crate::objects::Objects;
 
 /// Packs that may wait to be sent before reading waits for them.
-const STAGED_PACKS: i64 = 32;
+pub(super) const STAGED_PACKS: i64 = 32;
 /// How often those who wait look whether the work was cancelled.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -55,6 +56,7 @@ impl Store {
         cancel: &Arc<AtomicBool>,
         work: impl FnOnce(&Upload) -> Result<T, E>,
     ) -> Result<T, E> {
+        let _writing = remote.writing.read().unwrap_or_else(PoisonError::into_inner);
         remote.guard()?;
         let objects = remote.until(cancel);
         let upload = Upload { store: self, remote: remote.clone(), objects, cancel, closing: AtomicBool::new(false), failure: Mutex::default() };
@@ -93,8 +95,7 @@ impl Upload<'_> {
     pub(super) fn offer(&self) -> Result<(), StoreError> {
         self.remote.sent.notify_all();
         self.wait_until(|| {
-            let waiting = self.store.db.read(|c| staged(c, self.remote.id, "count(*)"))?;
-            Ok(waiting.unwrap_or_default() < STAGED_PACKS)
+            Ok(staged_packs(&self.store.db, self.remote.id)? < STAGED_PACKS)
         })
     }
 
@@ -176,20 +177,22 @@ impl Upload<'_> {
         self.finish(&segments)
     }
 
-    /// Stores the object that makes all that was sent before it known, unless another coffer has taken the repository over.
+    /// Stores the object that makes all that was sent before it known, unless another coffer has taken the repository over. One that
+    /// comes while it is stored may not see it; one that comes later does.
     pub fn put_last(&self, name: &str, body: &[u8]) -> Result<(), StoreError> {
         self.remote.guard()?;
-        self.put(name, body)
+        self.put(name, body)?;
+        self.remote.guard()
     }
 
     fn send_all(&self) {
         loop {
-            if self.cancel.load(Ordering::Relaxed) || self.failure().is_some() {
+            // What this work itself has stored is sent by then; others send theirs.
+            if self.closing.load(Ordering::Relaxed) || self.cancel.load(Ordering::Relaxed) || self.failure().is_some() {
                 return;
             }
             match self.claim().and_then(|claimed| claimed.map(|pack| self.send_pack(pack)).transpose()) {
                 Ok(Some(())) => {}
-                Ok(None) if self.closing.load(Ordering::Relaxed) => return,
                 Ok(None) => {
                     let sending = self.remote.sending();
                     drop(self.remote.sent.wait_timeout(sending, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner));
@@ -320,6 +323,11 @@ impl Upload<'_> {
         self.put_unknown(&name, &object::segment_object(&hash, &places), known)?;
         Ok(true)
     }
+}
+
+/// How many packs wait to be sent there.
+pub(super) fn staged_packs(db: &Db, repository: i64) -> Result<i64, StoreError> {
+    Ok(db.read(|c| staged(c, repository, "count(*)"))?.unwrap_or_default())
 }
 
 /// Something about the packs that wait; None if there are none, unless they are counted.

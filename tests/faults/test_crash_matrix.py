@@ -505,7 +505,7 @@ class Upgrade(Scene):
         """All that was in it is in it, and a further backup can be made."""
         ada = Api(s.d, ADAS_TOKEN)
         assert [b["uuid"] for b in ada.list(BACKUPS)] == [FIRST, SECOND]
-        assert s.d.sql("PRAGMA user_version") == [(3,)] and s.d.sql("SELECT name FROM sqlite_schema WHERE name LIKE 'old_%'") == []
+        assert s.d.sql("PRAGMA user_version") == [(4,)] and s.d.sql("SELECT name FROM sqlite_schema WHERE name LIKE 'old_%'") == []
         for uuid in DATA:
             for volume, wanted in enumerate((SYSTEM, DATA[uuid])):
                 target = s.scratch / f"{uuid}-{volume}"
@@ -536,7 +536,7 @@ class Bare(Stage):
 
 
 @pytest.mark.timeout(7200 if LONG else 180)
-@pytest.mark.parametrize("scene", [FirstStart(), Upgrade(1), Upgrade(2)], ids=["FirstStart", "Upgrade1", "Upgrade2"])
+@pytest.mark.parametrize("scene", [FirstStart(), Upgrade(1), Upgrade(2), Upgrade(3)], ids=["FirstStart", "Upgrade1", "Upgrade2", "Upgrade3"])
 def test_each_call_of_a_start_may_be_the_last(start_daemon, tmp_path, request, ledger, scene):
     s = with_shim(Bare, start_daemon, tmp_path, request, start=False)
     scene.prepare(s)

@@ -257,7 +257,7 @@ def test_what_was_told_outlives_a_power_cut(start_daemon, tmp_path, ledger, seed
 
 
 @pytest.mark.timeout(7200 if LONG else 180)
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 3])
 def test_an_upgrade_outlives_a_power_cut(start_daemon, tmp_path, ledger, number):
     rng = random.Random(f"upgrade {number}")
     daemon = start_daemon(QUIET, start=False, ready_s=60)

@@ -233,14 +233,20 @@ def cuts_the_request(handler, when, _):
         handler.cut()
 
 
+def sends_the_head(handler, answer):
+    """Returns the body, of which nothing is sent yet."""
+    status, headers, content = answer
+    handler.send_response_only(status)
+    for name, value in headers:
+        handler.send_header(name, value)
+    handler.end_headers()
+    return content
+
+
 def cuts_the_answer(handler, when, answer):
     """Half of the body, and no more."""
     if when == "answer":
-        status, headers, content = answer
-        handler.send_response_only(status)
-        for name, value in headers:
-            handler.send_header(name, value)
-        handler.end_headers()
+        content = sends_the_head(handler, answer)
         handler.wfile.write(content[: len(content) // 2])
         handler.wfile.flush()
         handler.close_connection = True
@@ -276,11 +282,7 @@ def truncates(handler, when, answer):
 def trickles(handler, when, answer):
     """A byte now and then: never silent, never done."""
     if when == "answer":
-        status, headers, content = answer
-        handler.send_response_only(status)
-        for name, value in headers:
-            handler.send_header(name, value)
-        handler.end_headers()
+        content = sends_the_head(handler, answer)
         for byte in content:
             handler.wfile.write(bytes([byte]))
             handler.wfile.flush()

@@ -101,7 +101,7 @@ def test_one_is_added_when_it_works(kind, request, host, tmp_path):
     host = host({})
     secret = tmp_path / "secret"
     if kind == "directory":
-        arguments = ["--directory", str(tmp_path), "--prefix", "sub"]
+        arguments = ["--directory", str(tmp_path), "--prefix", "sub", "--copies", "coffer"]
     else:
         swift, container = request.getfixturevalue("swift"), request.getfixturevalue("container")
         secret.write_text("ST_KEY=testing\n" if kind == "swift" else S3_CREDENTIALS)
@@ -119,6 +119,7 @@ def test_one_is_added_when_it_works(kind, request, host, tmp_path):
     wait_for(lambda: len(ok(host.daemon.staff.get("/ops/repositories/"))) == 1, "the reload")
     assert host.works("there") == STEPS
     assert ok(host.daemon.staff.get("/ops/repositories/there/"))["default"] is True
+    assert ('copies = ["coffer"]' in file.read_text()) == (kind == "directory")
     again = host.run("repository", "add", "there", *arguments)
     assert again.returncode == 1 and "has a repository there already; nothing was changed" in again.stderr
     second = host.run("repository", "add", "other", *arguments, "--default")
@@ -148,8 +149,8 @@ def test_one_that_does_not_work_is_not_added(arguments, code, part, host):
 def test_they_are_listed_without_secrets(host, swift, tmp_path):
     host = host({"cloud": s3_table(swift.url, "b", prefix="x"), "usb": {"kind": "directory", "directory": str(tmp_path)}})
     done = host.run("repository", "list")
-    assert re.search(rf"^cloud  s3 +bucket b at {swift.url}  +x +0 +0 B +0 B$", done.stdout, re.MULTILINE), done.stdout
-    assert re.search(rf"^usb +directory +directory {tmp_path} +- +0 +0 B +0 B$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(rf"^cloud  s3 +bucket b at {swift.url}  +x +0 +0 +0 B +0 B$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(rf"^usb +directory +directory {tmp_path} +- +0 +0 +0 B +0 B$", done.stdout, re.MULTILINE), done.stdout
     assert "testing" not in json.dumps(ok(host.daemon.staff.get("/ops/repositories/cloud/")))
     ok(host.daemon.staff.get("/ops/repositories/none/"), 404)
     ok(host.daemon.staff.post("/ops/repositories/none/test/"), 404)

@@ -179,7 +179,7 @@ def test_a_host_that_is_replaced_in_the_middle_of_a_backup_makes_none(site, tabl
 
 
 def test_a_coffer_that_is_older_than_its_repository_removes_nothing(site, straight, bucket, tmp_path):
-    """A copy of the coffer that was put back knows nothing of the backups since: they are no garbage."""
+    """A copy of the coffer that was put back knows nothing of the backups since: they are no garbage, and nothing is built upon what they may have removed."""
     lab = site({"r": straight})
     machine, saved = lab.raw(4)
     first = lab.backup(machine, repository="r")
@@ -193,6 +193,7 @@ def test_a_coffer_that_is_older_than_its_repository_removes_nothing(site, straig
     lab.d.start()
     before = bucket.names()
     assert "has a backup that this coffer does not know" in lab.run("gc", code=1)
+    lab.erred(lab.start_backup(machine, repository="r"), "has a backup that this coffer does not know", "cofferd repository attach r")
     assert bucket.names() == before
     assert lab.attach()["added"] == 1
     lab.collect()

@@ -1,5 +1,6 @@
 //! Long work: restore to a path, check, gc, snapshot. Each answers 202 with its task.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -157,8 +158,10 @@ pub fn check(context: &Context) -> ApiResult {
     fields.finish()?;
     let chosen = context.read(|c| match &uuid {
         Some(uuid) => Ok(vec![backups::get(c, &uuid_segment(uuid)?)?.ok_or_else(ApiError::not_found)?]),
-        // One that is known to be damaged is looked at again when it is named.
-        None => Ok([backups::in_state(c, BackupState::Ready)?, backups::in_state(c, BackupState::Restoring)?].concat()),
+        None => {
+            let states = [BackupState::Ready, BackupState::Restoring, BackupState::Erred];
+            Ok(states.into_iter().map(|state| backups::in_state(c, state)).collect::<Result<Vec<_>, _>>()?.concat())
+        }
     })?;
     let whole = uuid.is_none();
     spawn(context, "check", move |app, task| check_backups(app, task, &chosen, whole).map_err(|error| error.to_string()))
@@ -167,7 +170,8 @@ pub fn check(context: &Context) -> ApiResult {
 fn check_backups(app: &Arc<App>, task: &Task, chosen: &[Backup], whole: bool) -> Result<Value, EngineError> {
     task.progress.total.store(chosen.iter().map(|b| b.size as u64).sum(), Ordering::Relaxed);
     let (mut chunks, mut bytes, mut corrupt, mut bad_backups) = (0, 0, Vec::new(), Vec::new());
-    for backup in chosen {
+    let mut unreachable = BTreeMap::new();
+    'backups: for backup in chosen {
         let mut first = None;
         let parts = app.db.read(|c| volume_backups::parts(c, backup.id))?;
         let stored = parts.iter().all(|part| part.map_id.is_some());
@@ -179,6 +183,11 @@ fn check_backups(app: &Arc<App>, task: &Task, chosen: &[Backup], whole: bool) ->
             let report = match app.store.check_map(map_id, &count, &task.cancel) {
                 Err(StoreError::NoSuchMap(_)) if is_leaving(app, backup.id)? => break,
                 Err(StoreError::NoSuchMap(_)) => map_lost(part.size as u64),
+                // The others are looked at all the same.
+                Err(StoreError::Repository(name, reason)) => {
+                    unreachable.insert(name, reason);
+                    continue 'backups;
+                }
                 other => other?,
             };
             chunks += report.chunks;
@@ -202,7 +211,8 @@ fn check_backups(app: &Arc<App>, task: &Task, chosen: &[Backup], whole: bool) ->
     for (project, name, kept, truth) in &wrong_tallies {
         log::error!("the tally {name} of project {project} is {kept} and should be {truth}");
     }
-    Ok(json!({"chunks": chunks, "bytes": bytes, "corrupt": corrupt, "backups": bad_backups, "wrong_tallies": wrong_tallies.len()}))
+    Ok(json!({"chunks": chunks, "bytes": bytes, "corrupt": corrupt, "backups": bad_backups, "unreachable": unreachable,
+        "wrong_tallies": wrong_tallies.len()}))
 }
 
 /// Deleted since the check began, or about to be.

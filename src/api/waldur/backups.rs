@@ -106,7 +106,8 @@ fn create(context: &Context) -> ApiResult {
 /// A place for backups must be one of the configuration.
 pub fn check_repository(c: &Connection, fields: &mut Fields, name: &str) -> Result<(), ApiError> {
     if !repositories::is_place(c, name)? {
-        fields.error("repository", format!("\"{name}\" is not a valid choice."));
+        let hint = "The configuration of the daemon has no repository of this name; after a change it must be reloaded.";
+        fields.error("repository", format!("\"{name}\" is not a valid choice. {hint}"));
     }
     Ok(())
 }

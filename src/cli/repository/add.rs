@@ -59,6 +59,9 @@ pub struct Add {
     /// Backups go there that name no other place
     #[arg(long)]
     default: bool,
+    /// Copy backups there: `all`, `scheduled`, or the places whose backups are meant, such as `coffer`
+    #[arg(long, value_name = "WHICH", value_delimiter = ',')]
+    copies: Vec<String>,
     /// Write it down untried: the network or the credentials are for the daemon alone
     #[arg(long)]
     no_test: bool,
@@ -91,15 +94,25 @@ impl Add {
             "kind": kind, "endpoint": self.s3, "bucket": self.bucket, "auth_url": self.swift, "container": self.container,
             "auth_version": self.auth_version, "user": self.user, "project": self.project, "region": self.region,
             "directory": self.directory, "prefix": self.prefix, "credentials": self.credentials, "ca_file": self.ca_file,
-            "default": self.default.then_some(true),
+            "default": self.default.then_some(true), "copies": self.copies(),
         });
         let keys = if let Value::Object(keys) = keys { keys } else { Map::new() };
         keys.into_iter().filter(|(_, value)| !value.is_null()).collect()
     }
 }
 
+impl Add {
+    fn copies(&self) -> Option<Value> {
+        match &self.copies[..] {
+            [] => None,
+            [which] if which == "all" || which == "scheduled" => Some(json!(which)),
+            places => Some(json!(places)),
+        }
+    }
+}
+
 fn try_out(settings: &Settings) -> Result<Vec<Step>, CliError> {
-    let failed = |error: String| CliError::failed(format!("{error}; nothing was changed, --no-test adds it all the same"));
+    let failed = |error: String| CliError::failed(format!("{error}; nothing was changed"));
     let objects = objects::open(&settings.impatient()).map_err(|error| failed(error.to_string()))?;
     objects::try_out(&*objects).map_err(|error| failed(error.to_string()))
 }

@@ -12,7 +12,7 @@ use super::{CliError, Context};
 
 const COLLECTION: &str = "/ops/repositories/";
 
-/// Look after object stores
+/// Look after places for backups outside of this host
 #[derive(Subcommand)]
 pub enum Repository {
     Add(Box<add::Add>),
@@ -36,6 +36,7 @@ const COLUMNS: &[Column] = &[
     ("PLACE", |r| field(r, "place")),
     ("PREFIX", |r| field(r, "prefix")),
     ("BACKUPS", |r| field(r, "backups")),
+    ("COPIES", |r| field(r, "backups_copied")),
     ("STORED", |r| byte_field(r, "stored_bytes")),
     ("WAITING", |r| byte_field(r, "waiting_bytes")),
 ];
@@ -57,7 +58,7 @@ pub fn run(args: &Repository, context: &Context) -> Result<(), CliError> {
             drop(bar);
             context.show(&task["result"], |result| {
                 let unusable = result["unusable"].as_array().map_or(0, Vec::len);
-                let mut text = format!("{} backups of {name} are in the catalog now, {} were before\n", field(result, "added"), field(result, "known"));
+                let mut text = format!("{} backups of {name} are new in the catalog, {} were known\n", field(result, "added"), field(result, "known"));
                 for (what, meaning) in [
                     ("incomplete", "lack data there and are Erred; attach again if it comes back, or delete them"),
                     ("gone", "were deleted there by another host and are Erred here"),

@@ -241,6 +241,11 @@ pub fn import(tx: &Transaction, record: &ImportedBackup) -> Result<VolumeBackup,
         Some(hash) => Store::find_map(tx, hash, named.as_ref().map_or(0, |named| named.id))?,
         None => None,
     };
+    // What only failed backups refer to may lack something.
+    let found = match found {
+        Some((map, ..)) if !volume_backups::is_map_whole(tx, map)? => None,
+        found => found,
+    };
     let size = found.map_or(record.size, |(_, size, _)| size);
     let repository_id = found.map(|(.., repository)| repository).filter(|repository| *repository != 0);
     fits(tx, record.project_id, &[(QuotaName::Backups, 1), (QuotaName::BackupGigabytes, gib(size)), (QuotaName::Storage, size)])?;
