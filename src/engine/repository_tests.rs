@@ -775,6 +775,11 @@ fn a_copy_of_the_coffer_may_not_write_beside_it() {
     next.remote.renew(note).unwrap();
     assert_eq!((kept.get(), next.remote.mark().epoch), (3, 3));
     next.back_up(&random(2, 10));
+    // The mark has come through, and the answer has not.
+    cloud.after_put("writer/", || panic!("the test's own"));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| next.remote.renew(|_| Ok(())))).is_err());
+    next.remote.renew(note).unwrap();
+    next.back_up(&random(3, 10));
 }
 
 #[test]

@@ -81,15 +81,24 @@ impl Remote {
             }
         };
         note(mark.epoch)?;
+        // Before it is put: it may be there although the answer was lost.
+        self.set_mark(mark.clone());
         self.put_mark(&mark)?;
         self.accept(mark);
-        self.objects.delete(&name(&former)).map_err(|e| self.failed(e))
+        if let Err(error) = self.objects.delete(&name(&former)) {
+            log::debug!("the former mark stays in repository {}: {error}", self.name);
+        }
+        Ok(())
     }
 
     /// From now on this coffer writes there.
     pub fn accept(&self, mark: Mark) {
-        *self.mark.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = mark;
+        self.set_mark(mark);
         self.renewed.store(true, Ordering::Relaxed);
+    }
+
+    fn set_mark(&self, mark: Mark) {
+        *self.mark.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = mark;
     }
 
     /// Was it taken, or used, since the start?

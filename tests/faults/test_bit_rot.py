@@ -176,7 +176,10 @@ def test_damage_is_found_named_confined_and_mended(start_daemon, name):
     again = c.backup(c.vm)
     c.assert_restores(again, c.old_bytes)
     c.cli("check", again["uuid"])
-    c.cli("check")  # what is still Ready
+    # All: what is still damaged is named again, and nothing else.
+    named = set(c.cli("check", code=None)["result"]["backups"])
+    assert named == {b["uuid"] for b in (c.old, c.new) if c.get(b)["state"] == "Erred"}
+    assert all(c.get(b)["state"] == "Ready" for b in (c.other, again))
     if name == "pack data":
         # What the new one has mended is found whole when it is named, and can be restored again.
         c.cli("check", c.old["uuid"])
