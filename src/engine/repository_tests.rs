@@ -796,13 +796,14 @@ fn who_is_replaced_while_the_last_object_is_stored_is_told() {
 fn an_upload_ends_while_others_still_store_for_the_same_place() {
     let cloud = Cloud::default();
     let host = Host::taking(&cloud, "one", false);
-    let packs = 100usize.div_ceil(PACK_BYTES / CHUNK) as i64;
-    cloud.0.failing_from.store(cloud.uploads() + 1, Ordering::SeqCst);
-    host.try_back_up(&random(1, 100)).err().unwrap();
-    cloud.0.failing_from.store(0, Ordering::SeqCst);
+    let packs = 200usize.div_ceil(PACK_BYTES / CHUNK);
+    let source = host.bench.image("far.img", &random(1, 200));
+    let others = ingest(&host.bench.store, Home::Later(ID), &source, &Known::default(), 3, &Progress::default(), &AtomicBool::new(false)).unwrap();
+    assert_eq!(host.bench.number("SELECT count(*) FROM pack_toc WHERE staged") as usize, packs);
     let before = cloud.uploads();
     host.bench.store.upload(&host.remote, &Arc::default(), |_| Ok::<_, EngineError>(())).unwrap();
-    assert!(((cloud.uploads() - before) as i64) < packs, "what waits is sent by who needs it");
+    assert!(((cloud.uploads() - before) as usize) < packs, "what waits is sent by who needs it");
+    drop(others);
 }
 
 #[test]
