@@ -113,7 +113,7 @@ impl App {
     }
 
     /// What can change at run time: roots, restore directory, threads a job, default zone, proxies, query token, scrub,
-    /// shutdown deadline, token lifetimes, region, noauth.
+    /// repositories, shutdown deadline, token lifetimes, region, noauth.
     /// Listeners, limits of the gate, number of jobs and intervals stay as they were at start.
     pub fn reload(&self, mut config: Config) {
         resolve_directories(&mut config);

@@ -1,6 +1,7 @@
 //! Instances: the records of virtual machines.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::Value;
 
 use super::list::{self, Filter, Page};
 use crate::model::instance::InstanceState;
@@ -32,6 +33,39 @@ pub struct Instance {
     pub internal_ips: Vec<String>,
     pub external_ips: Vec<String>,
     pub created: i64,
+}
+
+impl Instance {
+    /// What a backup's metadata tells of the instance that it was made of; without identity, project and disks.
+    pub fn recorded(metadata: &Value) -> Instance {
+        let text = |key: &str| metadata[key].as_str().unwrap_or_default().to_string();
+        let number = |key: &str| metadata[key].as_i64().unwrap_or(0);
+        let tags = metadata["tags"].as_array().map(|tags| tags.iter().filter_map(|tag| tag.as_str().map(str::to_string)).collect());
+        Instance {
+            id: 0,
+            uuid: String::new(),
+            project_id: 0,
+            project_uuid: String::new(),
+            project_name: String::new(),
+            name: text("name"),
+            description: text("description"),
+            state: InstanceState::Offline,
+            error_message: String::new(),
+            cores: number("cores"),
+            ram: number("ram"),
+            flavor_name: text("flavor_name"),
+            image_name: text("image_name"),
+            min_ram: number("min_ram"),
+            min_disk: number("min_disk"),
+            key_name: text("key_name"),
+            key_fingerprint: text("key_fingerprint"),
+            user_data: text("user_data"),
+            tags: tags.unwrap_or_default(),
+            internal_ips: Vec::new(),
+            external_ips: Vec::new(),
+            created: 0,
+        }
+    }
 }
 
 pub const FROM: &str = "instance i JOIN project p ON p.id = i.project_id";

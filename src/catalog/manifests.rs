@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::instances::{self, Instance};
 use crate::model::backup::{BackupKind, BackupState};
-use crate::model::instance::InstanceState;
 
 /// The present layout.
 pub const FORMAT: u32 = 1;
@@ -227,37 +226,9 @@ fn instance(connection: &Connection, machine: &Machine, project_id: i64, manifes
     if let Some(found) = instances::get(connection, &machine.uuid)? {
         return Ok(found.id);
     }
-    let recorded: serde_json::Value = serde_json::from_str(&manifest.metadata).unwrap_or_default();
-    let text = |key: &str| recorded[key].as_str().unwrap_or_default().to_string();
-    let number = |key: &str| recorded[key].as_i64().unwrap_or(0);
-    let tags = recorded["tags"].as_array().map(|tags| tags.iter().filter_map(|tag| tag.as_str().map(str::to_string)).collect());
-    instances::insert(
-        connection,
-        &Instance {
-            id: 0,
-            uuid: machine.uuid.clone(),
-            project_id,
-            project_uuid: String::new(),
-            project_name: String::new(),
-            name: machine.name.clone(),
-            description: text("description"),
-            state: InstanceState::Offline,
-            error_message: String::new(),
-            cores: number("cores"),
-            ram: number("ram"),
-            flavor_name: text("flavor_name"),
-            image_name: text("image_name"),
-            min_ram: number("min_ram"),
-            min_disk: number("min_disk"),
-            key_name: text("key_name"),
-            key_fingerprint: text("key_fingerprint"),
-            user_data: text("user_data"),
-            tags: tags.unwrap_or_default(),
-            internal_ips: Vec::new(),
-            external_ips: Vec::new(),
-            created: manifest.created,
-        },
-    )
+    let recorded = Instance::recorded(&serde_json::from_str(&manifest.metadata).unwrap_or_default());
+    let (uuid, name) = (machine.uuid.clone(), machine.name.clone());
+    instances::insert(connection, &Instance { uuid, project_id, name, created: manifest.created, ..recorded })
 }
 
 /// Is this a manifest that can be taken in?

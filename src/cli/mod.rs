@@ -53,7 +53,6 @@ use client::Client;
 
 use crate::config::Config;
 
-
 /// Each paragraph is one line: clap wraps it.
 const AFTER_HELP: &str = concat!(
     "Commands talk to the running daemon through its socket, or open the coffer themselves when no daemon runs. ",

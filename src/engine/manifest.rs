@@ -7,7 +7,7 @@ use super::{Engine, EngineError};
 use crate::catalog::manifests;
 use crate::catalog::volume_backups::{self, Part};
 use crate::clock;
-use crate::store::format::Hash;
+use crate::store::format::{self, Hash};
 use crate::store::{Store, Upload};
 
 /// Where manifests lie in a repository.
@@ -55,11 +55,11 @@ impl Engine {
         for (volume, content) in manifest.volumes.iter_mut().zip(contents) {
             volume.size = content.size;
             volume.chunk_size = content.chunk_size;
-            volume.hash = hex(&content.hash);
+            volume.hash = format::to_hex(&content.hash);
             volume.stored = content.stored;
             volume.objects = content.objects;
             let names = self.db.read(|c| Store::segment_names(c, &content.segments))?;
-            volume.segments = names.iter().map(|name| name.as_ref().map(|hash| hex(hash)).unwrap_or_default()).collect();
+            volume.segments = names.iter().map(|name| name.as_ref().map(format::to_hex).unwrap_or_default()).collect();
         }
         let body = serde_json::to_vec(&manifest).map_err(|e| EngineError::Told(format!("its manifest cannot be written: {e}")))?;
         let name = name(&manifest.uuid, &body);
@@ -72,8 +72,4 @@ impl Engine {
 /// The name of a manifest says what its content is, because the content has no other proof.
 pub fn name(uuid: &str, body: &[u8]) -> String {
     format!("{PREFIX}{uuid}-{}.json", &blake3::hash(body).to_hex()[..16])
-}
-
-fn hex(hash: &Hash) -> String {
-    blake3::Hash::from_bytes(*hash).to_hex().to_string()
 }

@@ -18,7 +18,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::model::backup::BackupState;
 use crate::objects::{self, Objects, Settings};
-use crate::store::format::Hash;
+use crate::store::format::from_hex;
 use crate::store::{Adopted, Mark, Remote, Store, StoreError};
 
 /// Bytes of a manifest, at most: that of a volume of 64 TiB has five million.
@@ -398,8 +398,4 @@ fn is_unknown_copy(tx: &Transaction, known: &Backup, manifest: &Manifest, reposi
         }
     }
     Ok(parts.len() == manifest.volumes.len() && known.state != BackupState::Deleting)
-}
-
-fn from_hex(text: &str) -> Option<Hash> {
-    blake3::Hash::from_hex(text).ok().map(|hash| *hash.as_bytes())
 }

@@ -4,6 +4,16 @@
 /// BLAKE3-256. The name of a chunk is the hash of its raw bytes; a chunk of zeros is named by 32 zero bytes instead.
 pub type Hash = [u8; 32];
 
+/// A name as text: 64 lower-case hexadecimal digits.
+pub fn to_hex(hash: &Hash) -> String {
+    blake3::Hash::from_bytes(*hash).to_hex().to_string()
+}
+
+/// None: this is no name.
+pub fn from_hex(text: &str) -> Option<Hash> {
+    blake3::Hash::from_hex(text).ok().map(|hash| *hash.as_bytes())
+}
+
 /// Stands for a chunk, or a whole segment, that is all zeros.
 pub const ZERO_HASH: Hash = [0; 32];
 /// Bytes of a volume in one chunk, in new backups. Older ones may have other sizes. Small in unit tests, where many chunks say

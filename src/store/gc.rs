@@ -489,7 +489,6 @@ impl Old<'_> {
     }
 }
 
-
 /// The stored bytes of the chunks that are not dead, one after the other; their entries are set to where they lie now.
 fn live_data(old: &Old, entries: &mut [Entry], dead: &[bool]) -> Result<Vec<u8>, StoreError> {
     let mut data = Vec::new();

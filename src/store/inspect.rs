@@ -20,7 +20,7 @@ impl Store {
                 _ => "unknown",
             };
             let base = entry.base().map(|base| json!({"pack": base.pack(), "slot": base.slot()}));
-            json!({"slot": slot, "hash": hex(&entry.hash), "offset": entry.offset, "stored": entry.stored, "raw": entry.raw,
+            json!({"slot": slot, "hash": format::to_hex(&entry.hash), "offset": entry.offset, "stored": entry.stored, "raw": entry.raw,
                 "encoding": encoding, "base": base, "damaged": entry.is_damaged()})
         };
         let chunks: Vec<Value> = toc.entries().enumerate().map(chunk).collect();
@@ -40,7 +40,7 @@ impl Store {
             for id in format::segments_from_bytes(&segments).unwrap_or_default() {
                 described.push(if id == 0 { json!({"segment": 0}) } else { segment(c, id)? });
             }
-            Ok(Some(json!({"map": map, "hash": hex(&hash), "size": size, "chunk_size": chunk_size, "segments": described})))
+            Ok(Some(json!({"map": map, "hash": format::to_hex(&hash), "size": size, "chunk_size": chunk_size, "segments": described})))
         })
     }
 }
@@ -54,9 +54,5 @@ fn segment(connection: &rusqlite::Connection, id: i64) -> Result<Value, StoreErr
     let mut packs: Vec<i64> = data.iter().map(|address| address.pack()).collect();
     packs.sort_unstable();
     packs.dedup();
-    Ok(json!({"segment": id, "hash": hex(&hash), "chunks": addresses.len(), "data_chunks": data.len(), "packs": packs}))
-}
-
-fn hex(hash: &Hash) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(json!({"segment": id, "hash": format::to_hex(&hash), "chunks": addresses.len(), "data_chunks": data.len(), "packs": packs}))
 }

@@ -175,32 +175,19 @@ fn fits_profile(recorded: &Value, parts: &[Part], machine: &NewMachine) -> Resul
 
 /// The instance as it was when it was backed up, with a new identity and the chosen profile.
 fn as_recorded(recorded: &Value, backup: &Backup, image: &Image, flavor: &Flavor, name: Option<&str>) -> Instance {
-    let text = |key: &str| recorded[key].as_str().unwrap_or_default().to_string();
+    let before = Instance::recorded(recorded);
     let recorded_name = recorded["name"].as_str().unwrap_or(&backup.subject);
-    let tags = recorded["tags"].as_array().map(|tags| tags.iter().filter_map(|t| t.as_str().map(str::to_string)).collect());
     Instance {
-        id: 0,
         uuid: new_uuid(),
         project_id: backup.project_id,
-        project_uuid: String::new(),
-        project_name: String::new(),
         name: name.unwrap_or(recorded_name).to_string(),
-        description: text("description"),
         state: InstanceState::ProvisioningScheduled,
-        error_message: String::new(),
         cores: flavor.cores,
         ram: flavor.ram,
         flavor_name: flavor.name.clone(),
-        image_name: text("image_name"),
-        min_ram: image.min_ram.max(recorded["min_ram"].as_i64().unwrap_or(0)),
-        min_disk: image.min_disk.max(recorded["min_disk"].as_i64().unwrap_or(0)),
-        key_name: text("key_name"),
-        key_fingerprint: text("key_fingerprint"),
-        user_data: text("user_data"),
-        tags: tags.unwrap_or_default(),
-        internal_ips: Vec::new(),
-        external_ips: Vec::new(),
-        created: 0,
+        min_ram: image.min_ram.max(before.min_ram),
+        min_disk: image.min_disk.max(before.min_disk),
+        ..before
     }
 }
 
